@@ -1,0 +1,1 @@
+"""Composition root: builds adapters, runs one TaskGroup, orders start and stop."""
