@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+
 from billet_lab.faults import FaultError, Faults, apply_settings, parse_fault
 
 
