@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
+from billet_server.core.agents import AgentView as AgentView
 from billet_server.core.bootplan import BootPlan
 from billet_server.core.terms import BootDevice, BootMode, Credentials, HostKey, PowerState
-from billet_wire import Hello, Job, JobReport
+from billet_wire import Hello, Job
 
 Object = dict[str, Any]
 """A Kubernetes object as plain JSON data. Whoever receives one must not change it in place."""
@@ -162,26 +163,6 @@ class Bmcs(Protocol):
 
     async def close(self) -> None:
         """Close every driver and pool."""
-
-
-class AgentView(NamedTuple):
-    """What the gateway knows of the agent on a host; a snapshot.
-
-    ``nonce`` is the boot nonce its token was bound to. ``goodbye`` is the reason it gave when
-    it left on purpose. ``last_seen`` and ``connected_at`` are wall clock.
-    """
-
-    host_uid: str
-    nonce: str
-    agent_id: str
-    connected: bool
-    connected_at: datetime
-    last_seen: datetime
-    boot_mode: str
-    uptime_s: float
-    version: str
-    jobs: Mapping[str, JobReport]
-    goodbye: str | None = None
 
 
 class AgentLink(Protocol):

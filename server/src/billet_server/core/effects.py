@@ -1,0 +1,130 @@
+"""What a step may ask for: a closed set. A step asks for at most one; it sees the `Outcome`.
+
+Every effect may be performed twice (a crash between doing and recording repeats it), so each is
+idempotent or harmless when repeated.
+"""
+
+from typing import Any, NamedTuple
+
+from billet_server.core.host import Image
+from billet_server.core.problems import Fault
+from billet_server.core.terms import BootMode, PowerState
+from billet_wire import RootDeviceHints
+
+
+class AddFinalizer(NamedTuple):
+    """Put our finalizer on the object."""
+
+
+class RemoveFinalizer(NamedTuple):
+    """Take our finalizer off; the object then goes away."""
+
+
+class CheckBmc(NamedTuple):
+    """Try the credentials of this Secret version; the outcome carries the power state."""
+
+    version: str
+
+
+class ReadPower(NamedTuple):
+    """Ask the BMC for the power state."""
+
+
+class PowerOn(NamedTuple):
+    """Switch on."""
+
+
+class PowerOff(NamedTuple):
+    """Switch off; ``soft`` asks the operating system first and cuts the power when it refuses."""
+
+    soft: bool
+
+
+class NetworkBoot(NamedTuple):
+    """Off, next boot from the network, on."""
+
+    nonce: str
+    mode: BootMode | None
+
+
+class SetDiskBoot(NamedTuple):
+    """Next boot from disk; the power stays as it is."""
+
+    mode: BootMode | None
+
+
+class RestartFromDisk(NamedTuple):
+    """Off, next boot from disk, on."""
+
+    mode: BootMode | None
+
+
+class StartInspect(NamedTuple):
+    """Give the agent the job."""
+
+    job_id: str
+
+
+class StartClean(NamedTuple):
+    """Give the agent the job."""
+
+    job_id: str
+
+
+class StartDeploy(NamedTuple):
+    """Read the Secrets, make the config drive, give the agent the job."""
+
+    job_id: str
+    image: Image
+    hints: RootDeviceHints | None
+    clean: bool
+
+
+class StartHandOver(NamedTuple):
+    """Give the agent the job."""
+
+    job_id: str
+
+
+class CancelJob(NamedTuple):
+    """Stop a job that is no longer wanted."""
+
+    job_id: str
+
+
+class PutHardwareData(NamedTuple):
+    """Write the HardwareData object of the same name."""
+
+    hardware: dict[str, Any]
+
+
+class ForgetAgent(NamedTuple):
+    """Drop the host's agent session."""
+
+
+Effect = (
+    AddFinalizer
+    | RemoveFinalizer
+    | CheckBmc
+    | ReadPower
+    | PowerOn
+    | PowerOff
+    | NetworkBoot
+    | SetDiskBoot
+    | RestartFromDisk
+    | StartInspect
+    | StartClean
+    | StartDeploy
+    | StartHandOver
+    | CancelJob
+    | PutHardwareData
+    | ForgetAgent
+)
+
+
+class Outcome(NamedTuple):
+    """How the last effect ended: ``fault`` None is success; ``power`` where it was read."""
+
+    effect: Effect
+    fault: Fault | None = None
+    power: PowerState | None = None

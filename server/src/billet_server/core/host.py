@@ -1,0 +1,273 @@
+"""A BareMetalHost as typed data: spec is frozen, status is rebuilt by each step.
+
+`parse_host` never fails on an object that the API accepted: what cannot be understood is
+reported as ``spec_fault`` and becomes a problem on the object, not a traceback. Field names and
+meanings are Metal3's (``metal3.io/v1alpha1``); ours are ``progress``, ``waiting``, ``boot``,
+``problem``.
+"""
+
+import copy
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from billet_server.core.terms import BootMode, HostKey
+from billet_wire import RootDeviceHints
+
+FINALIZER = "baremetalhost.metal3.io"
+PAUSED = "baremetalhost.metal3.io/paused"
+INSPECT = "inspect.metal3.io"
+
+
+class Bmc(msgspec.Struct, frozen=True, rename="camel"):
+    """Metal3 ``spec.bmc``."""
+
+    address: str = ""
+    credentials_name: str = ""
+    disable_certificate_verification: bool = msgspec.field(
+        name="disableCertificateVerification", default=False
+    )
+
+
+class Image(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Metal3 ``spec.image``; an empty url is no image (old scripts deprovision that way)."""
+
+    url: str = ""
+    checksum: str | None = None
+    checksum_type: str | None = None
+    format: str | None = None
+
+
+class SecretReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A Secret's name and (optional) namespace."""
+
+    name: str = ""
+    namespace: str | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """The fields of ``spec`` that are acted upon."""
+
+    bmc: Bmc = Bmc()
+    boot_mac_address: str = msgspec.field(name="bootMACAddress", default="")
+    boot_mode: BootMode | None = None
+    online: bool = False
+    image: Image | None = None
+    user_data: SecretReference | None = None
+    network_data: SecretReference | None = None
+    meta_data: SecretReference | None = None
+    externally_provisioned: bool = False
+    automated_cleaning_mode: Literal["metadata", "disabled"] = "metadata"
+    root_device_hints: RootDeviceHints | None = None
+    hardware_profile: str = ""
+    inspection_mode: str | None = None
+    disable_power_off: bool = False
+
+    @property
+    def wanted_image(self) -> Image | None:
+        """The image to run, or None."""
+        return self.image if self.image is not None and self.image.url else None
+
+
+class Period(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Metal3 OperationMetric: when an operation started and ended."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class History(msgspec.Struct, rename="camel"):
+    """Metal3 ``status.operationHistory``."""
+
+    register: Period = msgspec.field(default_factory=Period)
+    inspect: Period = msgspec.field(default_factory=Period)
+    provision: Period = msgspec.field(default_factory=Period)
+    deprovision: Period = msgspec.field(default_factory=Period)
+
+
+class CredentialsStatus(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Which Secret, in which version, was tried or works."""
+
+    credentials: SecretReference | None = None
+    credentials_version: str = ""
+
+
+class Provisioning(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Metal3 ``status.provisioning``; ``image`` is what the disk holds, set on proof only."""
+
+    state: str = msgspec.field(default="")
+    id: str = msgspec.field(name="ID", default="")
+    image: Image | None = None
+    root_device_hints: RootDeviceHints | None = None
+    boot_mode: str | None = None
+
+
+class Progress(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Where the running operation is; bytes and rates as the agent reports them."""
+
+    step: str = ""
+    message: str = ""
+    percent: int | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    rate_bytes_per_second: int | None = None
+    eta_seconds: int | None = None
+    started_at: datetime | None = None
+
+
+class Waiting(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What the host waits for, since when, normally until when, and who must act."""
+
+    cause: str = ""
+    message: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    actor: str = ""
+
+
+class Boot(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A network boot in progress or an agent session that came of it.
+
+    ``purpose`` is inspect, provision, hand-over, deprovision or idle (agent stays, nothing to
+    do). ``started_at`` is set once the BMC was told and the power is on.
+    """
+
+    nonce: str = ""
+    purpose: str = ""
+    mac: str = ""
+    chosen_at: datetime | None = None
+    started_at: datetime | None = None
+    agent_id: str = msgspec.field(name="agentID", default="")
+    agent_connected_at: datetime | None = None
+    handed_over_at: datetime | None = None
+
+
+class ProblemStatus(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The present problem. A change of ``basis`` (spec, Secret) retries at once."""
+
+    id: str = ""
+    message: str = ""
+    evidence: str = ""
+    advice: str = ""
+    basis: str = ""
+    since: datetime | None = None
+    next_retry_at: datetime | None = None
+
+
+class Status(msgspec.Struct, rename="camel"):
+    """``status``, mutable: a step works on its own copy."""
+
+    operational_status: str = ""
+    error_type: str = ""
+    error_message: str = ""
+    error_count: int = 0
+    hardware_profile: str = ""
+    powered_on: bool | None = None
+    last_updated: datetime | None = None
+    provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    hardware: dict[str, Any] | None = None
+    good_credentials: CredentialsStatus | None = None
+    tried_credentials: CredentialsStatus | None = None
+    operation_history: History = msgspec.field(default_factory=History)
+    progress: Progress | None = None
+    waiting: Waiting | None = None
+    boot: Boot | None = None
+    problem: ProblemStatus | None = None
+
+
+class Host(msgspec.Struct, frozen=True):
+    """One BareMetalHost as the step sees it."""
+
+    key: HostKey
+    uid: str
+    generation: int
+    resource_version: str
+    spec: Spec
+    status: Status
+    finalizers: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = {}
+    deleting: bool = False
+    spec_fault: str = ""
+
+
+def parse_host(obj: Mapping[str, Any]) -> Host:
+    """Return the typed host of a Kubernetes object."""
+    meta = obj.get("metadata", {})
+    fault = ""
+    try:
+        spec = msgspec.convert(obj.get("spec") or {}, Spec, strict=False)
+    except msgspec.ValidationError as error:
+        spec, fault = Spec(), f"spec cannot be read: {error}"
+    try:
+        status = msgspec.convert(_without_nulls(obj.get("status") or {}), Status, strict=False)
+    except msgspec.ValidationError:
+        # Only a foreign hand writes a status that we cannot read; starting afresh registers
+        # and inspects again, which loses time and nothing else.
+        status = Status()
+    return Host(
+        key=HostKey(meta.get("namespace", ""), meta.get("name", "")),
+        uid=meta.get("uid", ""),
+        generation=int(meta.get("generation", 0)),
+        resource_version=str(meta.get("resourceVersion", "")),
+        spec=spec,
+        status=status,
+        finalizers=tuple(meta.get("finalizers") or ()),
+        annotations=dict(meta.get("annotations") or {}),
+        deleting="deletionTimestamp" in meta,
+        spec_fault=fault,
+    )
+
+
+def render_status(status: Status) -> dict[str, Any]:
+    """Return the JSON form of a status: absent facts are absent keys."""
+    rendered = msgspec.to_builtins(status)
+    assert isinstance(rendered, dict)
+    return {key: value for key, value in rendered.items() if value is not None}
+
+
+def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the RFC 7386 merge patch that turns ``old`` into ``new`` for the keys we own.
+
+    Keys of ``old`` that no step ever writes (conditions of others) are left alone.
+    """
+    owned = {field.encode_name for field in msgspec.structs.fields(Status)}
+    patch: dict[str, Any] = {}
+    for key in sorted(owned):
+        if key in new:
+            if key not in old:
+                patch[key] = new[key]
+            elif old[key] != new[key]:
+                patch[key] = _difference(old[key], new[key])
+        elif old.get(key) is not None:
+            patch[key] = None
+    return patch
+
+
+def copy_status(status: Status) -> Status:
+    """Return a status that can be changed without changing ``status``."""
+    return copy.deepcopy(status)
+
+
+def whole_second(moment: datetime) -> datetime:
+    """Return ``moment`` as Kubernetes writes times: UTC, no fraction."""
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _difference(old: Any, new: Any) -> Any:
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    patch: dict[str, Any] = {key: None for key in old if key not in new and old[key] is not None}
+    for key, value in new.items():
+        if key not in old:
+            patch[key] = value
+        elif old[key] != value:
+            patch[key] = _difference(old[key], value)
+    return patch
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,70 @@
+"""``spec.image`` to what the agent is asked to write."""
+
+import hashlib
+import re
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from billet_server.core.host import Image
+from billet_server.core.problems import Fault
+from billet_wire import ImageSource, RootDeviceHints
+
+_TYPES = ("md5", "sha256", "sha512", "auto")
+_FORMATS = ("raw", "qcow2", "vdi", "vmdk")
+_DIGEST = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{64}|[0-9A-Fa-f]{128}")
+
+PROFILE_HINTS: dict[str, RootDeviceHints] = {
+    "libvirt": RootDeviceHints(device_name="/dev/vda"),
+    "openstack": RootDeviceHints(device_name="/dev/vdb"),
+    "dell": RootDeviceHints(hctl="0:0:0:0"),
+    "dell-raid": RootDeviceHints(hctl="0:2:0:0"),
+}
+"""Metal3's hardware profiles. "unknown" meant /dev/sda there; here it means no hint, since the
+smallest fitting disk is right more often than the kernel's first name."""
+
+
+def image_source(image: Image) -> ImageSource | Fault:
+    """Return the agent's form of an image, or why it cannot be used."""
+    if urlsplit(image.url).scheme not in ("http", "https"):
+        return Fault(
+            "image-unsupported", f"spec.image.url {image.url!r} is not an http or https URL"
+        )
+    checksum = (image.checksum or "").strip()
+    if not checksum:
+        return Fault(
+            "image-missing-checksum", f"spec.image.checksum is empty for image {image.url}"
+        )
+    if not _DIGEST.fullmatch(checksum) and urlsplit(checksum).scheme not in ("http", "https"):
+        return Fault(
+            "image-unsupported",
+            f"spec.image.checksum {checksum!r} is neither a digest of 32 (md5), 64 (sha256) or"
+            " 128 (sha512) hex digits nor an http(s) URL of a sum file",
+        )
+    kind = image.checksum_type or "auto"
+    if kind not in _TYPES:
+        return Fault(
+            "image-unsupported", f"spec.image.checksumType {kind!r} is not one of {_TYPES}"
+        )
+    if image.format is not None and image.format not in _FORMATS:
+        return Fault(
+            "image-unsupported", f"spec.image.format {image.format!r} is not one of {_FORMATS}"
+        )
+    return ImageSource(
+        url=image.url,
+        checksum=checksum,
+        checksum_type=cast('Literal["md5", "sha256", "sha512", "auto"]', kind),
+        format=cast('Literal["raw", "qcow2", "vdi", "vmdk"] | None', image.format),
+    )
+
+
+def same_image(one: Image | None, other: Image | None) -> bool:
+    """Whether no re-provisioning is needed: Metal3 compares the URL only."""
+    return (one.url if one else "") == (other.url if other else "")
+
+
+def image_key(image: Image) -> str:
+    """Return a short key that changes with any field of the image; part of job ids."""
+    text = "\n".join(
+        (image.url, image.checksum or "", image.checksum_type or "", image.format or "")
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

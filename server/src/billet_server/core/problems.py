@@ -1,0 +1,218 @@
+"""Everything that can be wrong with a host, as a closed catalogue.
+
+A `Fault` is one occurrence: catalogue id, one sentence (what was tried, on what, what came
+back), raw evidence. The catalogue adds the likely cause, the next command and whether time
+heals it. Ids are stable: docs/troubleshooting.md has a section for each.
+"""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One occurrence of a problem. ``heals``/``advice`` None: as the catalogue says."""
+
+    problem: str
+    message: str
+    evidence: str = ""
+    advice: str | None = None
+    heals: bool | None = None
+
+
+class ProblemKind(NamedTuple):
+    """A catalogue entry: likely cause and next step for a person; whether time can heal it."""
+
+    title: str
+    advice: str
+    heals: bool
+
+
+CATALOGUE: dict[str, ProblemKind] = {
+    "spec-invalid": ProblemKind(
+        "the object cannot be acted upon", "correct the field with kubectl edit", heals=False
+    ),
+    "bmc-address": ProblemKind(
+        "the BMC address cannot be used",
+        "set spec.bmc.address to ipmi://HOST[:PORT], libvirt://HOST:PORT or"
+        " redfish[+http|+https]://HOST[:PORT][/redfish/v1/Systems/ID]",
+        heals=False,
+    ),
+    "bmc-secret-missing": ProblemKind(
+        "the Secret with the BMC's credentials does not exist",
+        "create it, or correct spec.bmc.credentialsName; the host goes on by itself",
+        heals=False,
+    ),
+    "bmc-secret-malformed": ProblemKind(
+        "the Secret with the BMC's credentials lacks something",
+        "give it the keys username and password; the host goes on by itself",
+        heals=False,
+    ),
+    "bmc-auth": ProblemKind(
+        "the BMC refused the credentials",
+        "correct username and password in the Secret; the host goes on by itself",
+        heals=True,
+    ),
+    "bmc-unreachable": ProblemKind(
+        "the BMC does not answer",
+        "check address, cable, VLAN and that the BMC is up (ipmitool -I lanplus or curl to it)",
+        heals=True,
+    ),
+    "bmc-rejected": ProblemKind(
+        "the BMC answered with an error",
+        "look at the BMC's own log; a BMC reset often helps",
+        heals=True,
+    ),
+    "bmc-unsupported": ProblemKind(
+        "the BMC cannot do that", "use another driver in spec.bmc.address", heals=False
+    ),
+    "boot-mac-missing": ProblemKind(
+        "the host has no bootMACAddress",
+        "set spec.bootMACAddress to the MAC of the NIC on the provisioning network",
+        heals=False,
+    ),
+    "boot-mac-invalid": ProblemKind(
+        "bootMACAddress is not a MAC address",
+        "write it as six pairs of hex digits with colons, such as 00:c2:fc:3b:e1:01",
+        heals=False,
+    ),
+    "boot-mac-conflict": ProblemKind(
+        "two hosts have the same bootMACAddress",
+        "correct or delete one of them; the other goes on by itself",
+        heals=True,
+    ),
+    "boot-no-request": ProblemKind(
+        "the machine did not ask for a network boot",
+        "check that the NIC with this MAC is on the provisioning network and that network boot"
+        " is enabled in the firmware; look at the machine's screen",
+        heals=True,
+    ),
+    "boot-no-script": ProblemKind(
+        "the machine got an address but did not fetch its boot script",
+        "another DHCP server may have answered first; look at the machine's screen",
+        heals=True,
+    ),
+    "agent-silent": ProblemKind(
+        "the ramdisk was fetched but its agent did not call",
+        "look at the machine's screen or serial console: it says why",
+        heals=True,
+    ),
+    "agent-lost": ProblemKind(
+        "the agent stopped answering",
+        "the machine may have lost power or network; it will be booted again",
+        heals=True,
+    ),
+    "agent-gone": ProblemKind(
+        "the agent was not connected when it was needed", "the host is booted again", heals=True
+    ),
+    "hand-over": ProblemKind(
+        "the machine did not leave the ramdisk for its disk",
+        "look at the machine's screen; it will be restarted from its disk",
+        heals=True,
+    ),
+    "image-missing-checksum": ProblemKind(
+        "the image has no checksum",
+        "set spec.image.checksum to a digest or the URL of a sum file",
+        heals=False,
+    ),
+    "image-unsupported": ProblemKind(
+        "the image cannot be used",
+        "use an http(s) URL and format qcow2 or raw",
+        heals=False,
+    ),
+    "image-fetch": ProblemKind(
+        "the image could not be fetched",
+        "check the URL with curl from the provisioning network",
+        heals=True,
+    ),
+    "image-short": ProblemKind(
+        "the image ended too early", "check the web server and its disk", heals=True
+    ),
+    "image-checksum": ProblemKind(
+        "the image is not what the checksum says",
+        "correct spec.image.checksum, or publish the image and its sum file together",
+        heals=True,
+    ),
+    "checksum-file": ProblemKind(
+        "the sum file does not settle the digest",
+        "make the sum file name the image exactly once, or put the digest into spec.image.checksum",
+        heals=False,
+    ),
+    "image-format": ProblemKind(
+        "the image is not of the format it should be",
+        "set spec.image.format, or publish a qcow2",
+        heals=False,
+    ),
+    "image-unsafe": ProblemKind(
+        "the image refers to other files or uses unknown features",
+        "flatten it: qemu-img convert -O qcow2 IN OUT",
+        heals=False,
+    ),
+    "image-too-large": ProblemKind(
+        "the image is larger than the disk",
+        "choose a larger disk by rootDeviceHints or a smaller image",
+        heals=False,
+    ),
+    "image-memory": ProblemKind(
+        "the image does not fit the machine's memory",
+        "give the machine more memory or publish a smaller (compressed) image",
+        heals=False,
+    ),
+    "root-device": ProblemKind(
+        "no disk fits", "correct spec.rootDeviceHints; status.hardware lists the disks", heals=False
+    ),
+    "disk-write": ProblemKind(
+        "the disk could not be written", "check the disk (smartctl) and the cables", heals=True
+    ),
+    "clean": ProblemKind(
+        "the disks could not be cleaned", "check the disk (smartctl) and the cables", heals=True
+    ),
+    "config-drive": ProblemKind(
+        "the config drive could not be written", "look at the evidence", heals=True
+    ),
+    "boot-entry": ProblemKind(
+        "the firmware's boot order could not be set", "look at the evidence", heals=True
+    ),
+    "user-data-missing": ProblemKind(
+        "a Secret for the config drive does not exist",
+        "create it, or correct spec.userData/networkData/metaData; the host goes on by itself",
+        heals=False,
+    ),
+    "user-data-malformed": ProblemKind(
+        "a Secret for the config drive cannot be used",
+        "correct it; the host goes on by itself",
+        heals=False,
+    ),
+    "power-stuck": ProblemKind(
+        "the power state did not change",
+        "look at the BMC's log and the machine itself",
+        heals=True,
+    ),
+    "inspection-empty": ProblemKind(
+        "the agent reported no inventory", "look at the agent's log", heals=True
+    ),
+    "agent-busy": ProblemKind("the agent is busy with another job", "it is tried again", True),
+    "agent-internal": ProblemKind(
+        "the agent failed in a way it did not expect",
+        "please report it with the evidence and the agent's log",
+        heals=True,
+    ),
+    "internal": ProblemKind(
+        "the server failed in a way it did not expect",
+        "please report it with the server's log",
+        heals=True,
+    ),
+}
+
+
+def kind_of(problem: str) -> ProblemKind:
+    """Return the catalogue entry; an id from a newer agent reads as its internal failure."""
+    return CATALOGUE.get(problem, CATALOGUE["agent-internal"])
+
+
+def heals(fault: Fault) -> bool:
+    """Whether trying again later can help."""
+    return kind_of(fault.problem).heals if fault.heals is None else fault.heals
+
+
+def advice(fault: Fault) -> str:
+    """Return what a person should do."""
+    return fault.advice or kind_of(fault.problem).advice

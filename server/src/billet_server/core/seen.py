@@ -1,0 +1,65 @@
+"""What a step may look at besides the object itself: plain facts, gathered by the engine."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from billet_server.core.agents import AgentView
+from billet_server.core.effects import Outcome
+from billet_server.core.problems import Fault
+from billet_server.core.terms import PowerState
+
+
+class SecretSeen(NamedTuple):
+    """The BMC Secret: its resourceVersion, or what is wrong with it."""
+
+    version: str = ""
+    fault: Fault | None = None
+
+
+class PowerSeen(NamedTuple):
+    """The last power reading and when it was taken."""
+
+    state: PowerState
+    at: datetime
+
+
+class BootSeen(NamedTuple):
+    """When the boot services last saw this MAC at each stage; None: not since server start."""
+
+    dhcp_at: datetime | None = None
+    script_at: datetime | None = None
+    kernel_at: datetime | None = None
+    initramfs_at: datetime | None = None
+
+
+class Seen(NamedTuple):
+    """Observations of one pass.
+
+    ``entropy`` is 32 fresh hex digits, for names a step must choose; ``mac_conflict`` names
+    another host with the same bootMACAddress; ``started_at`` is when this server started:
+    before that nothing could be seen.
+    """
+
+    entropy: str
+    started_at: datetime
+    secret: SecretSeen = SecretSeen()
+    power: PowerSeen | None = None
+    agent: AgentView | None = None
+    boot: BootSeen = BootSeen()
+    mac_conflict: str = ""
+    outcome: Outcome | None = None
+
+
+class Rules(NamedTuple):
+    """Settings that decisions depend on; all times in seconds."""
+
+    ready_word: str = "ready"
+    power_poll_s: float = 60.0
+    boot_request_s: float = 900.0
+    boot_script_s: float = 180.0
+    agent_call_s: float = 600.0
+    agent_lost_s: float = 60.0
+    hand_over_s: float = 120.0
+    retry_base_s: float = 10.0
+    retry_cap_s: float = 600.0
+    give_up_deleting_after: int = 3

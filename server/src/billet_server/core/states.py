@@ -1,0 +1,70 @@
+"""Provisioning states and their legal transitions, as one table that can draw itself.
+
+The words are Metal3's. `State.READY` is written as "ready" or "available" by a setting; both
+are read. ``target`` None of a transition means that the object is gone.
+"""
+
+import enum
+
+
+class State(enum.StrEnum):
+    """Metal3 ``status.provisioning.state``."""
+
+    NONE = ""
+    UNMANAGED = "unmanaged"
+    REGISTERING = "registering"
+    INSPECTING = "inspecting"
+    READY = "ready"
+    PROVISIONING = "provisioning"
+    PROVISIONED = "provisioned"
+    EXTERNALLY_PROVISIONED = "externally provisioned"
+    DEPROVISIONING = "deprovisioning"
+    POWERING_OFF = "powering off before delete"
+    DELETING = "deleting"
+
+
+_S = State
+TRANSITIONS: dict[State, frozenset[State]] = {
+    _S.NONE: frozenset({_S.UNMANAGED, _S.REGISTERING, _S.DELETING}),
+    _S.UNMANAGED: frozenset({_S.REGISTERING, _S.DELETING}),
+    _S.REGISTERING: frozenset(
+        {_S.INSPECTING, _S.READY, _S.EXTERNALLY_PROVISIONED, _S.UNMANAGED, _S.DELETING}
+    ),
+    _S.INSPECTING: frozenset({_S.READY, _S.POWERING_OFF}),
+    _S.READY: frozenset(
+        {_S.INSPECTING, _S.PROVISIONING, _S.EXTERNALLY_PROVISIONED, _S.POWERING_OFF}
+    ),
+    _S.PROVISIONING: frozenset({_S.PROVISIONED, _S.DEPROVISIONING}),
+    _S.PROVISIONED: frozenset({_S.DEPROVISIONING}),
+    _S.EXTERNALLY_PROVISIONED: frozenset({_S.INSPECTING, _S.PROVISIONED, _S.POWERING_OFF}),
+    _S.DEPROVISIONING: frozenset({_S.READY, _S.POWERING_OFF}),
+    _S.POWERING_OFF: frozenset({_S.DELETING}),
+    _S.DELETING: frozenset(),
+}
+
+SYNONYMS = {"available": State.READY, "match profile": State.INSPECTING, "preparing": State.READY}
+
+
+def read_state(word: str) -> State:
+    """Return the state of a word in an object; unknown words start over."""
+    if word in SYNONYMS:
+        return SYNONYMS[word]
+    try:
+        return State(word)
+    except ValueError:
+        return State.NONE
+
+
+def is_legal(old: State, new: State) -> bool:
+    """Whether the machine may go from ``old`` to ``new`` in one step (staying is legal)."""
+    return old is new or new in TRANSITIONS[old]
+
+
+def render_dot() -> str:
+    """Return the diagram in Graphviz's language."""
+    lines = [
+        f'  "{old.value or "(new)"}" -> "{new.value}";'
+        for old, targets in TRANSITIONS.items()
+        for new in sorted(targets)
+    ]
+    return "digraph states {\n" + "\n".join(lines) + "\n}\n"

@@ -1,0 +1,202 @@
+"""One pass over one host while it is being decided: the mutable draft behind `machine.step`.
+
+A `Turn` lives for one call of ``step`` and never leaves core. It keeps the rules that every
+state shares: a transition must be legal, a failure is counted once and backs off, a wait keeps
+its beginning, an edit retries at once.
+"""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
+
+from billet_server.core import host as hosts
+from billet_server.core import problems
+from billet_server.core.backoff import retry_delay
+from billet_server.core.effects import Effect, Outcome
+from billet_server.core.host import Host, ProblemStatus, Progress, Status, Waiting
+from billet_server.core.seen import Rules, Seen
+from billet_server.core.states import State, is_legal, read_state
+
+REGISTRATION = "registration error"
+INSPECTION = "inspection error"
+PROVISIONING = "provisioning error"
+POWER = "power management error"
+
+EffectT = TypeVar("EffectT", bound=Effect)
+
+
+class EventNote(NamedTuple):
+    """A Kubernetes Event to record: type Normal or Warning, CamelCase reason, sentence."""
+
+    type: str
+    reason: str
+    message: str
+
+
+class Step(NamedTuple):
+    """A decision: the status to write first, the one effect to perform then, when to look again.
+
+    ``requeue_s`` None: nothing but a change of the object, its Secret, its agent matters.
+    """
+
+    status: Status
+    effect: Effect | None
+    events: tuple[EventNote, ...]
+    requeue_s: float | None
+
+
+class Turn:
+    """See the module."""
+
+    def __init__(self, host: Host, seen: Seen, now: datetime, rules: Rules) -> None:
+        self.host, self.seen, self.rules = host, seen, rules
+        self.now = hosts.whole_second(now)
+        self.exact_now = now
+        self.status = hosts.copy_status(host.status)
+        self.effect: Effect | None = None
+        self.events: list[EventNote] = []
+        self._requeue_s: float | None = None
+        self._waiting: Waiting | None = None
+
+    @property
+    def state(self) -> State:
+        """The present provisioning state."""
+        return read_state(self.status.provisioning.state)
+
+    @property
+    def basis(self) -> str:
+        """What a person may change to heal a problem; when it changes, retry at once."""
+        return f"{self.host.generation}/{self.seen.secret.version}"
+
+    def go(self, state: State) -> None:
+        """Enter another state; clears progress and errors."""
+        if not is_legal(self.state, state):
+            raise AssertionError(f"illegal transition {self.state.value!r} -> {state.value!r}")
+        word = self.rules.ready_word if state is State.READY else state.value
+        self.status.provisioning.state = word
+        self.status.progress = None
+        self.clear_problem()
+        self.look_again(0.0)
+
+    def ask(self, effect: Effect) -> None:
+        """Ask for an effect; at most one in a step."""
+        assert self.effect is None, (self.effect, effect)
+        self.effect = effect
+
+    def outcome(self, kind: type[EffectT]) -> tuple[EffectT, Outcome] | None:
+        """Return the last effect and its outcome when it was of this kind."""
+        last = self.seen.outcome
+        if last is not None and isinstance(last.effect, kind):
+            return last.effect, last
+        return None
+
+    def note(self, reason: str, message: str, kind: str = "Normal") -> None:
+        """Record an Event."""
+        self.events.append(EventNote(kind, reason, message))
+
+    def look_again(self, seconds: float) -> None:
+        """Come back after ``seconds`` at the latest."""
+        seconds = max(0.0, seconds)
+        self._requeue_s = seconds if self._requeue_s is None else min(self._requeue_s, seconds)
+
+    def wait(self, cause: str, message: str, actor: str, until: datetime | None = None) -> None:
+        """Say what the host waits for; an unchanged cause keeps its beginning."""
+        old = self.host.status.waiting
+        since = old.since if old is not None and old.cause == cause else self.now
+        end = hosts.whole_second(until) if until is not None else None
+        self._waiting = Waiting(cause, message, since, end, actor)
+        if until is not None:
+            self.look_again((until - self.exact_now).total_seconds())
+
+    def progress(self, step: str, message: str = "", **figures: int | None) -> None:
+        """Say which step runs; the step's beginning is kept while it stays the same."""
+        old = self.status.progress
+        began = old.started_at if old is not None and old.step == step else self.now
+        self.status.progress = Progress(step=step, message=message, started_at=began, **figures)
+
+    def fail(self, fault: problems.Fault, error_type: str) -> None:
+        """Record a failure: count it, say it, choose the time of the next try."""
+        status = self.status
+        status.error_count += 1
+        retry_at = None
+        if problems.heals(fault):
+            delay = retry_delay(
+                status.error_count,
+                self.host.uid,
+                base_s=self.rules.retry_base_s,
+                cap_s=self.rules.retry_cap_s,
+            )
+            retry_at = self.exact_now + delay
+        self._record(fault, error_type, retry_at)
+
+    def stand(self, fault: problems.Fault, error_type: str) -> None:
+        """Record a condition that holds until somebody changes something; counted once."""
+        old = self.status.problem
+        if old is not None and (old.id, old.message) == (fault.problem, fault.message):
+            self._wait_for_problem(old)
+            return
+        self.status.error_count += 1
+        self._record(fault, error_type, None)
+
+    def blocked(self) -> bool:
+        """Whether a recorded problem forbids trying now; says until when."""
+        problem = self.status.problem
+        if problem is None or problem.basis != self.basis:
+            return False
+        if problem.next_retry_at is not None and self.exact_now >= problem.next_retry_at:
+            return False
+        self._wait_for_problem(problem)
+        return True
+
+    def soften(self) -> None:
+        """A retry is well under way: the error goes, the count stays."""
+        count = self.status.error_count
+        self.clear_problem()
+        self.status.error_count = count
+
+    def clear_problem(self) -> None:
+        """No problem, nothing counted."""
+        status = self.status
+        if status.operational_status == "error":
+            status.operational_status = "OK"
+        status.error_type = status.error_message = ""
+        status.error_count = 0
+        status.problem = None
+
+    def finish(self) -> Step:
+        """Return the decision."""
+        self.status.waiting = self._waiting
+        if self.status != self.host.status:
+            self.status.last_updated = self.now
+        return Step(self.status, self.effect, tuple(self.events), self._requeue_s)
+
+    def _record(self, fault: problems.Fault, error_type: str, retry_at: datetime | None) -> None:
+        status, advice = self.status, problems.advice(fault)
+        first = status.problem is None or status.problem.id != fault.problem
+        since = self.now if first or status.problem is None else status.problem.since
+        status.operational_status = "error"
+        status.error_type = error_type
+        status.error_message = f"{fault.message} ({fault.problem}); {advice}"
+        status.problem = ProblemStatus(
+            id=fault.problem,
+            message=fault.message,
+            evidence=fault.evidence[:2000],
+            advice=advice,
+            basis=self.basis,
+            since=since,
+            next_retry_at=hosts.whole_second(retry_at + timedelta(seconds=0.999))
+            if retry_at
+            else None,
+        )
+        self.note(_reason(error_type), status.error_message, "Warning")
+        self._wait_for_problem(status.problem)
+
+    def _wait_for_problem(self, problem: ProblemStatus) -> None:
+        if problem.next_retry_at is not None:
+            text = f"trying again after {problem.id}: {problem.message}"
+            self.wait("retry", text, "billet", problem.next_retry_at)
+        else:
+            self.wait("change", f"{problem.message}: {problem.advice}", "user")
+
+
+def _reason(error_type: str) -> str:
+    return "".join(word.capitalize() for word in error_type.split())
