@@ -1,0 +1,185 @@
+"""Performing effects: the only place where decisions become calls to adapters.
+
+Every effect returns an `Outcome`, whatever happens: adapters' errors become faults here, API
+errors pass (they are the engine's own trouble, retried by the queue, never the host's fault).
+"""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from billet_server import errors
+from billet_server.core import effects as ask
+from billet_server.core.host import FINALIZER, Host
+from billet_server.core.images import image_source
+from billet_server.core.problems import Fault
+from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerState
+from billet_server.engine.drive import build_iso
+from billet_server.engine.faults import fault_of
+from billet_server.engine.secrets import DataFault, GetSecret, config_drive_tree
+from billet_server.ports import (
+    BARE_METAL_HOST,
+    HARDWARE_DATA,
+    AgentLink,
+    Bmc,
+    Bmcs,
+    BmcTarget,
+    KubeApi,
+    Object,
+)
+from billet_wire import Clean, Deploy, HandOver, Inspect, Job
+
+log = logging.getLogger(__name__)
+
+EFFECT_DEADLINE_S: Final = 600.0
+"""Longer than any adapter's own deadlines together: it only ends what hangs in spite of them."""
+
+
+class Performer:
+    """Turns effects into calls. ``get_secret(namespace, name)`` reads the Secret cache."""
+
+    def __init__(self, api: KubeApi, bmcs: Bmcs, agents: AgentLink, get_secret: GetSecret) -> None:
+        self._api, self._bmcs, self._agents, self._get_secret = api, bmcs, agents, get_secret
+
+    async def perform(
+        self, effect: ask.Effect, host: Host, credentials: Credentials | None
+    ) -> ask.Outcome:
+        """Perform one effect. Raises `errors.ApiError` only."""
+        log.info("host %s: %s", host.key, _describe(effect))
+        try:
+            async with asyncio.timeout(EFFECT_DEADLINE_S):
+                power = await self._dispatch(effect, host, credentials)
+        except errors.ApiError:
+            raise
+        except errors.BilletError as error:
+            log.warning("host %s: %s failed: %s", host.key, _describe(effect), error)
+            return ask.Outcome(effect, fault_of(error, host.key))
+        except DataFault as error:
+            return ask.Outcome(effect, error.fault)
+        except TimeoutError:
+            text = f"{host.key}: {_describe(effect)} did not end within {EFFECT_DEADLINE_S:.0f} s"
+            return ask.Outcome(effect, Fault("internal", text))
+        return ask.Outcome(effect, None, power)
+
+    async def _dispatch(
+        self, effect: ask.Effect, host: Host, credentials: Credentials | None
+    ) -> PowerState | None:
+        match effect:
+            case ask.AddFinalizer():
+                await self._set_finalizers(host, [*host.finalizers, FINALIZER])
+            case ask.RemoveFinalizer():
+                await self._agents.forget(host.uid)
+                left = [name for name in host.finalizers if name != FINALIZER]
+                await self._set_finalizers(host, left)
+            case ask.PutHardwareData():
+                await self._put_hardware(host, effect.hardware)
+            case ask.ForgetAgent():
+                await self._agents.forget(host.uid)
+            case ask.CancelJob():
+                await self._agents.cancel_job(host.uid, effect.job_id)
+            case ask.StartInspect():
+                await self._agents.run_job(host.uid, Job(effect.job_id, Inspect()))
+            case ask.StartClean():
+                await self._agents.run_job(host.uid, Job(effect.job_id, Clean()))
+            case ask.StartHandOver():
+                await self._agents.run_job(host.uid, Job(effect.job_id, HandOver()))
+            case ask.StartDeploy():
+                await self._deploy(host, effect)
+            case _:
+                return await self._at_bmc(effect, self._open(host, credentials))
+        return None
+
+    def _open(self, host: Host, credentials: Credentials | None) -> Bmc:
+        if credentials is None:
+            raise errors.BmcAuthFailed("there are no credentials for the BMC")
+        bmc = host.spec.bmc
+        verify = not bmc.disable_certificate_verification
+        mac = host.spec.boot_mac_address.lower()
+        return self._bmcs.open(BmcTarget(bmc.address, credentials, verify, mac))
+
+    async def _at_bmc(self, effect: ask.Effect, bmc: Bmc) -> PowerState:
+        match effect:
+            case ask.CheckBmc() | ask.ReadPower():
+                return await bmc.power_state()
+            case ask.PowerOn():
+                await bmc.power_on()
+                return PowerState.ON
+            case ask.PowerOff():
+                await _power_off(bmc, soft=effect.soft)
+                return PowerState.OFF
+            case ask.NetworkBoot():
+                await _boot(bmc, BootDevice.NETWORK, effect.mode)
+                return PowerState.ON
+            case ask.RestartFromDisk():
+                await _boot(bmc, BootDevice.DISK, effect.mode)
+                return PowerState.ON
+            case ask.SetDiskBoot():
+                await bmc.set_boot_device(BootDevice.DISK, mode=effect.mode)
+                return await bmc.power_state()
+        raise AssertionError(effect)
+
+    async def _deploy(self, host: Host, effect: ask.StartDeploy) -> None:
+        source = image_source(effect.image)
+        if isinstance(source, Fault):
+            raise DataFault(source)
+        tree = config_drive_tree(host, self._get_secret)
+        drive = await asyncio.to_thread(build_iso, tree)
+        job = Job(effect.job_id, Deploy(source, effect.hints, drive, effect.clean))
+        await self._agents.run_job(host.uid, job)
+
+    async def _set_finalizers(self, host: Host, finalizers: list[str]) -> None:
+        meta: Object = {"finalizers": finalizers, "resourceVersion": host.resource_version}
+        await self._api.patch(
+            BARE_METAL_HOST, host.key.namespace, host.key.name, {"metadata": meta}
+        )
+
+    async def _put_hardware(self, host: Host, hardware: dict[str, Any]) -> None:
+        owner = {
+            "apiVersion": BARE_METAL_HOST.api_version,
+            "kind": BARE_METAL_HOST.kind,
+            "name": host.key.name,
+            "uid": host.uid,
+            "controller": True,
+        }
+        obj: Object = {
+            "apiVersion": HARDWARE_DATA.api_version,
+            "kind": HARDWARE_DATA.kind,
+            "metadata": {
+                "name": host.key.name,
+                "namespace": host.key.namespace,
+                "ownerReferences": [owner],
+            },
+            "spec": {"hardware": hardware},
+        }
+        try:
+            await self._api.create(HARDWARE_DATA, obj)
+        except errors.Conflict:
+            found = await self._api.get(HARDWARE_DATA, host.key.namespace, host.key.name)
+            version = found["metadata"]["resourceVersion"]
+            obj["metadata"] = obj["metadata"] | {"resourceVersion": version}
+            await self._api.replace(HARDWARE_DATA, obj)
+
+
+async def _power_off(bmc: Bmc, *, soft: bool) -> None:
+    if soft:
+        try:
+            await bmc.power_off(soft=True)
+            return
+        except (errors.BmcUnsupported, errors.BmcRejected) as error:
+            log.info("soft power off refused, cutting the power: %s", error)
+    await bmc.power_off()
+
+
+async def _boot(bmc: Bmc, device: BootDevice, mode: BootMode | None) -> None:
+    # Never "cycle": some BMCs drop a one-time boot device on it.
+    await bmc.power_off()
+    await bmc.set_boot_device(device, mode=mode)
+    await bmc.power_on()
+
+
+def _describe(effect: ask.Effect) -> str:
+    if isinstance(effect, ask.PutHardwareData):
+        return "PutHardwareData"
+    if isinstance(effect, ask.NetworkBoot):
+        return f"NetworkBoot({effect.mode or 'firmware mode as it is'})"
+    return str(effect)
