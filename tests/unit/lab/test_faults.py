@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from billet_lab.faults import FaultError, Faults, apply_settings, parse_fault
+from billet_lab.faults import FaultError, Faults, parse_fault, with_settings
 
 
 def test_all_switches_are_off_by_default():
@@ -40,14 +40,13 @@ def test_unfit_settings_say_what_is_fit(text, words):
         parse_fault(text)
 
 
-def test_settings_are_applied_in_place_and_only_changes_are_named():
+def test_settings_give_a_new_value_and_leave_the_other_switches():
     faults = Faults(bmc_slow_s=1)
-    assert apply_settings(faults, {"bmc_dead": True, "bmc_slow_s": 1}) == {"bmc_dead"}
-    assert faults == Faults(bmc_dead=True, bmc_slow_s=1)
+    assert with_settings(faults, {"bmc_dead": True}) == Faults(bmc_dead=True, bmc_slow_s=1)
+    assert faults == Faults(bmc_slow_s=1)
 
 
-def test_one_unfit_setting_applies_none():
-    faults = Faults()
+@pytest.mark.parametrize("settings", [{"slow_post_s": -3}, {"bmc_dead": 2}, {"nonsense": True}])
+def test_unfit_settings_are_refused_whoever_sends_them(settings):
     with pytest.raises(FaultError):
-        apply_settings(faults, {"bmc_dead": True, "slow_post_s": -3})
-    assert faults == Faults()
+        with_settings(Faults(), settings)

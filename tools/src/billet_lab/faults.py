@@ -1,8 +1,8 @@
 """Fault switches of a lab machine: what can be made to go wrong, at run time, from outside.
 
-One `Faults` object per machine is shared by its `vm.Vm` and its BMC simulator. It is mutable on
-purpose: both read a field at the moment they need it, so a switch works from the next packet,
-boot or frame on, with no restart. Only `apply_settings` changes it.
+`Faults` is frozen. The machine's process holds the current value; its `vm.Vm` and its BMC
+simulator get a function that returns it and ask at the moment they need it, so that a switch works
+from the next packet, frame or boot on, with no restart.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 
-class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The switches; all off by default.
 
     ``bmc_dead``: the BMC answers nothing. ``bmc_slow_s``: seconds before each BMC answer.
@@ -19,7 +19,7 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ``ignore_boot_override``: the BMC accepts a boot override, the machine boots as it always does.
     ``slow_post_s``: seconds between power-on and the first instruction of each boot.
     ``link_down``: the machine's cable is pulled. ``link_loss_percent`` (0-100) and
-    ``link_delay_ms``: of frames from and to the machine.
+    ``link_delay_ms`` (at most; frames leave in bursts) of frames from and to the machine.
     ``disk_errors``: writes to the machine's disks fail with EIO from its next boot on.
     """
 
@@ -75,16 +75,13 @@ def _number(name: str, word: str) -> float:
     return number
 
 
-def apply_settings(faults: Faults, settings: Mapping[str, bool | float]) -> frozenset[str]:
-    """Set switches in place, all of them or (on the first unfit one) none; the names that changed.
+def with_settings(faults: Faults, settings: Mapping[str, bool | float]) -> Faults:
+    """``faults`` with these switches set; `FaultError` on the first unfit one.
 
     Values are checked again: they may come from a control socket instead of `parse_fault`.
     """
     fit = dict(parse_fault(f"{name}={_text(value)}") for name, value in settings.items())
-    changed = frozenset(name for name, value in fit.items() if getattr(faults, name) != value)
-    for name, value in fit.items():
-        setattr(faults, name, value)
-    return changed
+    return msgspec.convert({**msgspec.structs.asdict(faults), **fit}, Faults)
 
 
 def _text(value: bool | float) -> str:
