@@ -1,0 +1,1 @@
+"""Decisions, pure: bytes and reports in, plans or `JobFailed` out. No I/O, clock or randomness."""

@@ -1,0 +1,132 @@
+"""The firmware's boot entries (UEFI) or the disk's boot code (BIOS) after an image was written."""
+
+from billet_agent.machine import Machine
+from billet_agent.plan.bootentry import (
+    Loader,
+    choose_loader,
+    csv_paths,
+    fallback_loader,
+    order_with_first,
+    parse_entries,
+    parse_files,
+    stale_entries,
+)
+from billet_agent.plan.layout import Layout, Place
+from billet_agent.problems import failure
+from billet_agent.tools import Completed, ToolError
+
+_TOOL_S = 60.0
+_CSV_BYTES = 64 * 1024
+
+
+def check_bootable(layout: Layout, boot_mode: str) -> None:
+    """Raise JobFailed boot-entry when the image cannot boot in the machine's firmware mode."""
+    if boot_mode == "UEFI":
+        if layout.esp is None:
+            raise failure(
+                "boot-entry",
+                "the machine boots in UEFI mode, but the image has no EFI system partition",
+                heals=False,
+            )
+    elif not layout.boot_code:
+        raise failure(
+            "boot-entry",
+            "the machine boots in legacy (BIOS) mode, but the image has no boot code in its "
+            "first sector",
+            heals=False,
+        )
+
+
+def set_boot_entry(machine: Machine, disk: str, esp: Place) -> tuple[str | None, str]:
+    """Make the image's loader the firmware's first choice; return the entry's label and words.
+
+    Entries of the same label go, others (network) stay behind the new one. Where the firmware's
+    variables cannot be written but the removable-media loader is there, the label is None.
+    Raises JobFailed boot-entry when the disk could not be started at all.
+    """
+    files = _list_esp(machine, disk, esp)
+    csv = {
+        path: _copy_out(machine, disk, esp, path)
+        for path in csv_paths(files, machine.architecture)[:4]
+    }
+    loader = choose_loader(files, machine.architecture, csv)
+    if loader is None:
+        raise failure(
+            "boot-entry",
+            f"the image's EFI system partition has no loader for {machine.architecture}",
+            evidence="\n".join(files),
+            heals=False,
+        )
+    try:
+        _enter(machine, disk, esp, loader)
+    except _EfiError as error:
+        if fallback_loader(files, machine.architecture) is None:
+            raise failure(
+                "boot-entry",
+                f"the boot entry for {loader.path} could not be made: {error}",
+                evidence=error.evidence,
+            ) from error
+        return None, f"no boot entry ({error}); the firmware will find the removable-media loader"
+    return loader.label, f"boot entry {loader.label!r} starts {loader.path}"
+
+
+class _EfiError(Exception):
+    """Efibootmgr failed."""
+
+    def __init__(self, text: str, evidence: str = "") -> None:
+        super().__init__(text)
+        self.evidence = evidence
+
+
+def _enter(machine: Machine, disk: str, esp: Place, loader: Loader) -> None:
+    for number in stale_entries(parse_entries(_efibootmgr(machine)), loader.label):
+        _efibootmgr(machine, "--bootnum", number, "--delete-bootnum")
+    _efibootmgr(
+        machine, "--create", "--disk", disk, "--part", str(esp.number),
+        "--label", loader.label, "--loader", loader.path,
+    )  # fmt: skip
+    order = order_with_first(parse_entries(_efibootmgr(machine)), loader.label)
+    if order:
+        _efibootmgr(machine, "--bootorder", ",".join(order))
+
+
+def _efibootmgr(machine: Machine, *arguments: str) -> str:
+    try:
+        done = machine.tools.run(["efibootmgr", *arguments], deadline_s=_TOOL_S)
+    except ToolError as error:
+        raise _EfiError(str(error).splitlines()[0], str(error)) from error
+    if done.status != 0:
+        raise _EfiError(f"efibootmgr ended with status {done.status}", done.evidence)
+    return done.text
+
+
+def _list_esp(machine: Machine, disk: str, esp: Place) -> list[str]:
+    done = _mtools(machine, ["mdir", "-i", _at(disk, esp), "-/", "-b", "::/EFI"])
+    files = parse_files(done.text)
+    if done.status != 0 and not files:
+        raise failure(
+            "boot-entry",
+            "the image's EFI system partition cannot be read, or has no folder EFI",
+            evidence=done.evidence,
+        )
+    return files
+
+
+def _copy_out(machine: Machine, disk: str, esp: Place, path: str) -> bytes:
+    done = _mtools(machine, ["mcopy", "-i", _at(disk, esp), f"::{path}", "-"])
+    return done.stdout[:_CSV_BYTES] if done.status == 0 else b""
+
+
+def _mtools(machine: Machine, argv: list[str]) -> Completed:
+    try:
+        return machine.tools.run(argv, deadline_s=_TOOL_S)
+    except ToolError as error:
+        raise failure(
+            "boot-entry",
+            f"the image's EFI system partition cannot be read: {str(error).splitlines()[0]}",
+            evidence=str(error),
+        ) from error
+
+
+def _at(disk: str, esp: Place) -> str:
+    return f"{disk}@@{esp.offset_bytes}"

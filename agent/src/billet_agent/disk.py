@@ -1,0 +1,131 @@
+"""A disk (or a plain file in its place): bytes at offsets, flush, zero, discard, re-read."""
+
+import contextlib
+import fcntl
+import os
+import stat
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from billet_agent.problems import failure
+
+_BLKRRPART = 0x125F
+_BLKSSZGET = 0x1268
+_BLKDISCARD = 0x1277
+_BLKZEROOUT = 0x127F
+_CHUNK = 1 << 20
+EDGE_BYTES = 1 << 20
+"""How much of a disk's start and end holds partition tables and signatures."""
+
+
+class Disk:
+    """An open disk; use as a context manager. All errors are JobFailed disk-write."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        # For block devices O_EXCL claims the disk: what is mounted or part of a RAID is refused.
+        try:
+            claim = os.O_EXCL if stat.S_ISBLK(Path(path).stat().st_mode) else 0
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | claim)
+        except OSError as error:
+            raise failure(
+                "disk-write", f"disk {path} cannot be opened: {error.strerror or error}"
+            ) from error
+        self.is_block = stat.S_ISBLK(os.fstat(self._fd).st_mode)
+        self.size_bytes = os.lseek(self._fd, 0, os.SEEK_END)
+        self.sector_bytes = self._sector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def _sector(self) -> int:
+        if not self.is_block:
+            return 512
+        return int(struct.unpack("i", fcntl.ioctl(self._fd, _BLKSSZGET, bytes(4)))[0])
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of ``data`` at ``offset`` bytes."""
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise failure(
+                "disk-write", f"writing to {self.path} at byte {offset} failed: {error}"
+            ) from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``, from the disk where it can be asked."""
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+        parts: list[bytes] = []
+        try:
+            while length > 0:
+                part = os.pread(self._fd, min(length, 4 * _CHUNK), offset)
+                if not part:
+                    break
+                parts.append(part)
+                offset, length = offset + len(part), length - len(part)
+        except OSError as error:
+            raise failure(
+                "disk-write", f"reading {self.path} at byte {offset} failed: {error}"
+            ) from error
+        return b"".join(parts)
+
+    def flush(self) -> None:
+        """Return when all that was written is on the medium."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise failure("disk-write", f"flushing {self.path} failed: {error}") from error
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, by the kernel's own command where there is one."""
+        length = min(length, self.size_bytes - offset)
+        if length <= 0:
+            return
+        if self.is_block:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
+                return
+        zeros = bytes(min(length, _CHUNK))
+        while length > 0:
+            self.write(offset, zeros[:length])
+            offset, length = offset + _CHUNK, length - _CHUNK
+
+    def wipe_edges(self) -> None:
+        """Zero the first and last MiB (both GPTs, RAID and file system signatures) and flush."""
+        self.zero(0, EDGE_BYTES)
+        self.zero(max(0, self.size_bytes - EDGE_BYTES), EDGE_BYTES)
+        self.flush()
+
+    def discard(self) -> bool:
+        """Tell a thin or flash disk that its content is not needed; False where it cannot."""
+        if not self.is_block:
+            return False
+        try:
+            fcntl.ioctl(self._fd, _BLKDISCARD, struct.pack("QQ", 0, self.size_bytes))
+        except OSError:
+            return False
+        return True
+
+    def reread_table(self) -> bool:
+        """Ask the kernel to read the partition table; False when it cannot (busy, plain file)."""
+        if not self.is_block:
+            return False
+        try:
+            fcntl.ioctl(self._fd, _BLKRRPART)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,197 @@
+"""Where an image's bytes go while they arrive: into memory, or (raw) past the head to the disk."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from billet_agent.disk import Disk
+from billet_agent.plan.formats import DETECT_BYTES, Inspected, inspect_image
+from billet_agent.plan.layout import HEAD_BYTES
+from billet_agent.problems import failure, show_bytes
+
+MIB = 1 << 20
+RESERVE_BYTES = 192 * MIB
+"""Memory that stays free for the agent and qemu-img while an image is held."""
+
+_CHECK_EVERY = 32 * MIB
+_FLUSH_EVERY = 128 * MIB
+_WRITE_BYTES = 4 * MIB
+
+
+class Store(Protocol):
+    """Takes the image's bytes in order."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+
+    def close(self) -> None:
+        """Free what is held."""
+
+
+class MemoryStore:
+    """An anonymous file in memory: no mount limits it, and it goes with the process."""
+
+    def __init__(
+        self, total_bytes: int | None, available: Callable[[], int], url: str = "image"
+    ) -> None:
+        self._available = available
+        self._url = url
+        self._room(total_bytes or 0)
+        self._fd = os.memfd_create("billet-image", os.MFD_CLOEXEC)
+        self._size = 0
+        self._checked = 0
+
+    @property
+    def path(self) -> str:
+        """Return a path under which other processes of this user can open the bytes."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes are held."""
+        return self._size
+
+    def start(self, length: int) -> bytes:
+        """Return the first bytes."""
+        return os.pread(self._fd, length, 0)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append; raises JobFailed image-memory before the machine runs out of memory."""
+        if self._size + len(data) > self._checked:
+            self._room(_CHECK_EVERY)
+            self._checked = self._size + _CHECK_EVERY
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            view, self._size = view[written:], self._size + written
+
+    def close(self) -> None:
+        """Free the memory."""
+        os.close(self._fd)
+
+    def _room(self, needed: int) -> None:
+        free = self._available()
+        if needed + RESERVE_BYTES > free:
+            raise failure(
+                "image-memory",
+                f"{self._url} does not fit in memory: {show_bytes(needed)} and "
+                f"{show_bytes(RESERVE_BYTES)} reserve are needed, {show_bytes(free)} are free",
+                heals=False,
+            )
+
+
+class RawStore:
+    """A raw image on its way to the disk: all but the first and the last MiB is written at once.
+
+    Both stay in memory until the digest is proved, so what is on the disk never boots before.
+    """
+
+    def __init__(self, disk: Disk, total_bytes: int | None, url: str = "image") -> None:
+        self._disk = disk
+        self._url = url
+        self._fits(total_bytes or 0)
+        self.head = bytearray()
+        self._pending = bytearray()
+        self._offset = HEAD_BYTES
+        self._flushed = 0
+        disk.wipe_edges()
+
+    @property
+    def tail(self) -> tuple[int, bytes]:
+        """Return offset and bytes of what is still held behind the head."""
+        return self._offset, bytes(self._pending)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes came."""
+        return self._offset + len(self._pending) if self._pending else len(self.head)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; raises JobFailed image-too-large, disk-write."""
+        missing = HEAD_BYTES - len(self.head)
+        self.head += data[:missing]
+        self._pending += data[missing:]
+        self._fits(self._offset + len(self._pending))
+        ready = (len(self._pending) - MIB) // MIB * MIB
+        if ready >= _WRITE_BYTES:
+            self._disk.write(self._offset, self._pending[:ready])
+            del self._pending[:ready]
+            self._offset += ready
+            if self._offset - self._flushed > _FLUSH_EVERY:
+                self._disk.flush()
+                self._flushed = self._offset
+
+    def close(self) -> None:
+        """Nothing is held but two MiB."""
+
+    def _fits(self, size: int) -> None:
+        check_size(size, self._disk, self._url)
+
+
+def check_size(virtual_bytes: int, disk: Disk, url: str) -> None:
+    """Raise JobFailed image-too-large when the image's disk is bigger than ours."""
+    if virtual_bytes > disk.size_bytes:
+        raise failure(
+            "image-too-large",
+            f"{url} needs a disk of {show_bytes(virtual_bytes)}, {disk.path} has "
+            f"{show_bytes(disk.size_bytes)}",
+            heals=False,
+        )
+
+
+class ImageReceiver:
+    """The sink of an image: hashes every byte, looks at the first ones, then fills a store."""
+
+    def __init__(
+        self,
+        url: str,
+        declared: str | None,
+        algorithm: str,
+        open_store: Callable[[Inspected, int | None], Store],
+    ) -> None:
+        self._url = url
+        self._declared = declared
+        self._algorithm = algorithm
+        self._open_store = open_store
+        self._hash = hashlib.new(algorithm)
+        self._start = bytearray()
+        self._total: int | None = None
+        self.store: Store | None = None
+        self.inspected: Inspected | None = None
+
+    def begin(self, total_bytes: int | None) -> None:
+        """Start, or start over: digest and store begin anew."""
+        self.close()
+        self._hash = hashlib.new(self._algorithm)
+        self._start.clear()
+        self._total = total_bytes
+
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes; raises JobFailed image-format, image-unsafe and the store's."""
+        self._hash.update(data)
+        if self.store is not None:
+            self.store.write(data)
+            return
+        self._start += data
+        if len(self._start) >= DETECT_BYTES:
+            self._open()
+
+    def finish(self) -> str:
+        """Return the digest (lower-case hex) when all bytes came."""
+        if self.store is None:
+            self._open()
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Free the store."""
+        if self.store is not None:
+            self.store.close()
+        self.store, self.inspected = None, None
+
+    def _open(self) -> None:
+        start = bytes(self._start)
+        self.inspected = inspect_image(start, self._declared, self._url, self._total)
+        self.store = self._open_store(self.inspected, self._total)
+        self.store.write(start)
+        self._start.clear()

@@ -1,0 +1,284 @@
+"""The job ``deploy``: an image on the root disk, written so that half of it never boots.
+
+The disk's first MiB (boot code, partition table with the config drive in it) is written last,
+in one piece, after everything else is on the medium. Whatever fails after the first write, the
+disk's start and end are wiped.
+"""
+
+import contextlib
+from typing import NamedTuple
+
+from billet_agent.boot import check_bootable, set_boot_entry
+from billet_agent.disk import Disk
+from billet_agent.image.convert import Source, read_slice, write_slice
+from billet_agent.image.fetch import Fetch, TextSink, show_url
+from billet_agent.image.store import (
+    ImageReceiver,
+    MemoryStore,
+    RawStore,
+    Store,
+    check_size,
+)
+from billet_agent.jobs.clean import clean_disks
+from billet_agent.jobs.context import JobContext
+from billet_agent.machine import Machine
+from billet_agent.plan.checksum import (
+    SUM_FILE_BYTES,
+    Digest,
+    find_digest,
+    is_url,
+    parse_digest,
+)
+from billet_agent.plan.formats import DETECT_BYTES, Inspected, inspect_image
+from billet_agent.plan.layout import (
+    HEAD_BYTES,
+    Layout,
+    Target,
+    partitions,
+    plan_layout,
+    read_label,
+)
+from billet_agent.plan.rootdisk import Choice, NoDisk, choose_root_disk
+from billet_agent.problems import JobFailed, failure
+from billet_wire import Deploy, DeployResult, DiskReport, ImageSource
+
+_LABEL_BYTES = 40 * 1024
+
+
+def deploy(machine: Machine, params: Deploy, context: JobContext) -> DeployResult:
+    """Run the whole job. Raises JobFailed (every id but agent-busy), JobCancelled."""
+    with context.step("root-device"):
+        disks = machine.disks()
+        choice = _choose(disks, params)
+        context.log(f"root disk {choice.disk.name}: {choice.reason}")
+    with context.step("checksum"):
+        wanted = resolve_checksum(params.image, machine, context)
+    if params.clean:
+        with context.step("clean"):
+            clean_disks(machine, context, disks)
+    with Disk(choice.disk.name) as disk:
+        return _Deployment(machine, params, context, disk, wanted).run(choice)
+
+
+def resolve_checksum(image: ImageSource, machine: Machine, context: JobContext) -> Digest:
+    """Return the digest that the image must have, fetching the sum file where one is named."""
+    if not is_url(image.checksum):
+        return parse_digest(image.checksum, image.checksum_type)
+    sink = TextSink(SUM_FILE_BYTES)
+    try:
+        Fetch(image.checksum, sink, context, machine.patience, context.log).run()
+    except JobFailed as error:
+        if not error.problem.problem.startswith("image-"):
+            raise
+        raise failure(
+            "checksum-file",
+            f"the sum file could not be fetched: {error.problem.message}",
+            evidence=error.problem.evidence,
+            advice="Check that spec.image.checksum is right and that its server answers: "
+            f"curl -I {show_url(image.checksum)}",
+        ) from error
+    source = show_url(image.checksum)
+    return find_digest(sink.text, image.url, image.checksum_type, source)
+
+
+def _choose(disks: tuple[DiskReport, ...], params: Deploy) -> Choice:
+    choice = choose_root_disk(disks, params.hints)
+    if isinstance(choice, NoDisk):
+        raise choice.failure()
+    return choice
+
+
+class _Edges(NamedTuple):
+    """What is written after the body: the image's head and its last part at an offset."""
+
+    head: bytes
+    tail_offset: int
+    tail: bytes
+    virtual_bytes: int
+
+
+class _Deployment:
+    """One image on one open disk."""
+
+    def __init__(
+        self, machine: Machine, params: Deploy, context: JobContext, disk: Disk, wanted: Digest
+    ) -> None:
+        self._machine = machine
+        self._params = params
+        self._context = context
+        self._disk = disk
+        self._wanted = wanted
+        self._url = show_url(params.image.url)
+        self._touched = False
+        self._receiver = ImageReceiver(
+            self._url, params.image.format, wanted.algorithm, self._open_store
+        )
+
+    def run(self, choice: Choice) -> DeployResult:
+        """Fetch, prove, write, make bootable."""
+        try:
+            image_bytes = self._fetch()
+            edges, layout = self._write_body()
+            self._receiver.close()
+            self._finish(edges, layout)
+            entry = self._boot_entry(layout)
+        except BaseException:
+            self._wipe()
+            raise
+        finally:
+            self._receiver.close()
+        return DeployResult(
+            root_disk=choice.disk.name,
+            root_disk_reason=choice.reason,
+            image_bytes=image_bytes,
+            virtual_bytes=edges.virtual_bytes,
+            checksum=str(self._wanted),
+            boot_mode=self._machine.boot_mode,
+            boot_entry=entry,
+            seconds=dict(self._context.seconds),
+        )
+
+    def _wipe(self) -> None:
+        """Leave no bootable disk behind; a disk that cannot even be wiped says so in its error."""
+        if self._touched:
+            with contextlib.suppress(JobFailed):
+                self._disk.wipe_edges()
+                self._disk.reread_table()
+
+    def _open_store(self, inspected: Inspected, total: int | None) -> Store:
+        if inspected.virtual_bytes is not None:
+            check_size(inspected.virtual_bytes, self._disk, self._url)
+            return MemoryStore(total, self._machine.memory_available, self._url)
+        self._context.log(f"{self._url} is raw: it is written as it arrives")
+        self._touched = True
+        return RawStore(self._disk, total, self._url)
+
+    def _fetch(self) -> int:
+        image = self._params.image
+        with self._context.step("fetch", self._url):
+            fetch = Fetch(
+                image.url, self._receiver, self._context, self._machine.patience, self._context.log
+            )
+            count = fetch.run()
+            actual = self._receiver.finish()
+        if actual != self._wanted.hex:
+            raise failure(
+                "image-checksum",
+                f"{self._url} has {self._wanted.algorithm} {actual}, wanted is {self._wanted.hex}",
+                evidence=f"{count} bytes fetched\nchecksum given: {image.checksum}",
+            )
+        self._context.log(f"{self._url}: {count} bytes, {self._wanted.algorithm} is right")
+        return count
+
+    def _write_body(self) -> tuple[_Edges, Layout]:
+        store = self._receiver.store
+        if isinstance(store, RawStore):
+            offset, tail = store.tail
+            edges = _Edges(bytes(store.head), offset, tail, store.size_bytes)
+            return edges, self._plan(edges, {})
+        if not isinstance(store, MemoryStore):
+            raise TypeError("an image that was fetched has a store")
+        with self._context.step("image-header"):
+            source = self._inspect(store)
+            edges = self._edges(source)
+            labels = self._labels(source, edges.head)
+            layout = self._plan(edges, labels)
+        with self._context.step("write", f"to {self._disk.path}"):
+            self._write_middle(source, edges)
+        return edges, layout
+
+    def _inspect(self, store: MemoryStore) -> Source:
+        """Look again, now that all of the file is there and proved."""
+        start = store.start(DETECT_BYTES)
+        found = inspect_image(start, self._params.image.format, self._url, store.size_bytes)
+        size = found.virtual_bytes
+        if size is None:
+            raise TypeError("a raw image is never held in memory")
+        check_size(size, self._disk, self._url)
+        return Source(store.path, found.format, size)
+
+    def _edges(self, source: Source) -> _Edges:
+        size = source.virtual_bytes
+        tail_offset = max(min(HEAD_BYTES, size), size - HEAD_BYTES)
+        head = read_slice(self._machine.tools, source, 0, min(HEAD_BYTES, size))
+        tail = read_slice(self._machine.tools, source, tail_offset, size - tail_offset)
+        return _Edges(head, tail_offset, tail, size)
+
+    def _labels(self, source: Source, head: bytes) -> dict[int, str]:
+        """Return file system labels of the image's partitions, where a config drive wants them."""
+        if not self._params.config_drive:
+            return {}
+        found = {}
+        for number, (offset, size) in partitions(head, self._disk.sector_bytes).items():
+            length = min(size, _LABEL_BYTES, source.virtual_bytes - offset)
+            if length > 0:
+                start = read_slice(self._machine.tools, source, offset, length)
+                found[number] = read_label(start)
+        return found
+
+    def _plan(self, edges: _Edges, labels: dict[int, str]) -> Layout:
+        layout = plan_layout(
+            edges.head,
+            Target(self._disk.size_bytes, self._disk.sector_bytes),
+            config_drive_bytes=len(self._params.config_drive or b""),
+            new_guid=self._machine.new_guid(),
+            labels=labels,
+        )
+        check_bootable(layout, self._machine.boot_mode)
+        return layout
+
+    def _write_middle(self, source: Source, edges: _Edges) -> None:
+        context, size = self._context, edges.tail_offset - HEAD_BYTES
+        self._touched = True
+        # First discard, then zero: what a discarded sector reads as is anybody's guess.
+        if self._disk.discard():
+            context.log(f"discarded all of {self._disk.path}")
+        self._disk.wipe_edges()
+        context.expect(max(0, size))
+        write_slice(
+            self._machine.tools,
+            source,
+            self._disk,
+            HEAD_BYTES,
+            max(0, size),
+            advance=context.advance,
+            cancelled=lambda: context.cancelled,
+        )
+        self._disk.flush()
+
+    def _finish(self, edges: _Edges, layout: Layout) -> None:
+        """Write what is left, the head last and only when all else is on the medium."""
+        disk, drive = self._disk, self._params.config_drive
+        with self._context.step("config-drive"):
+            if edges.tail:
+                disk.write(edges.tail_offset, edges.tail)
+            if layout.backup is not None:
+                disk.write(*layout.backup)
+            if drive and layout.config_drive is not None:
+                disk.write(layout.config_drive.offset_bytes, drive)
+            disk.flush()
+            if drive and layout.config_drive is not None:
+                self._verify("config-drive", layout.config_drive.offset_bytes, drive)
+        self._context.check()
+        with self._context.step("head"):
+            disk.write(0, layout.head)
+            disk.flush()
+            self._verify("disk-write", 0, layout.head)
+            disk.reread_table()
+            self._machine.settle()
+
+    def _verify(self, problem: str, offset: int, data: bytes) -> None:
+        if self._disk.read(offset, len(data)) != data:
+            raise failure(
+                problem,
+                f"{len(data)} bytes written to {self._disk.path} at byte {offset} read back "
+                "differently",
+            )
+
+    def _boot_entry(self, layout: Layout) -> str | None:
+        if self._machine.boot_mode != "UEFI" or layout.esp is None:
+            return None
+        with self._context.step("boot-entry"):
+            entry, words = set_boot_entry(self._machine, self._disk.path, layout.esp)
+            self._context.log(words)
+        return entry
