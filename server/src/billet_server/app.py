@@ -1,1 +1,155 @@
-"""Composition root: builds adapters, runs one TaskGroup, orders start and stop."""
+"""Composition root: builds adapters, runs one TaskGroup, orders start and stop.
+
+Start: state directory and keys, API (embedded or not), gateway, boot HTTP, DHCP, controller.
+Stop is the reverse: machines are told nothing more before agents and API clients are let go.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from billet_server import errors, pki
+from billet_server.apiserver.server import ApiServer
+from billet_server.bmc.registry import BmcRegistry
+from billet_server.boot.dhcp import DhcpSettings
+from billet_server.boot.dnsmasq import Dnsmasq
+from billet_server.boot.http import BootHttp
+from billet_server.engine.clock import SystemClock
+from billet_server.engine.controller import Controller
+from billet_server.engine.directory import AgentAddress, Directory
+from billet_server.gateway import token
+from billet_server.gateway.server import Gateway
+from billet_server.kube.client import open_kube
+from billet_server.ports import BARE_METAL_HOST, KubeApi
+from billet_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Announce = Callable[[str], None]
+
+
+class _Tokens:
+    """The gateway's tokens with this installation's key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def mint(self, host_uid: str, mac: str, nonce: str) -> str:
+        return token.mint(self._key, host_uid, mac, nonce)
+
+    def read(self, text: str) -> token.Claim | None:
+        return token.read(self._key, text)
+
+
+async def run(settings: Settings, announce: Announce) -> None:
+    """Serve until SIGINT or SIGTERM. Raises BilletError when something cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings, announce) as controller:
+        runner = asyncio.create_task(controller.run(), name="controller")
+        stopper = asyncio.create_task(stop.wait(), name="stop")
+        announce("ready")
+        await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        if runner.done():
+            await runner
+        announce("stopping")
+        for task in (runner, stopper):
+            task.cancel()
+        await asyncio.gather(runner, stopper, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Controller]:
+    """Start every service; yields the controller, whose ``run`` is the caller's."""
+    async with contextlib.AsyncExitStack() as stack:
+        authority = pki.ensure_authority(settings.state_dir / "pki")
+        kubeconfig = settings.kubeconfig
+        if settings.embedded_api:
+            kubeconfig = await _start_api(settings, stack, announce)
+        api = open_kube(kubeconfig)
+        stack.push_async_callback(api.close)
+        await _check_api(api)
+        clock = SystemClock()
+        address = AgentAddress(
+            f"{settings.address}:{settings.agent_port}",
+            authority.fingerprint,
+            f"http://{settings.address}:{settings.http_port}/ca.pem",
+            settings.kernel_arguments,
+        )
+        tokens = _Tokens(_token_key(settings.state_dir / "agent-token.key"))
+        directory = Directory(api, clock, tokens, address)
+        log_dir = settings.state_dir / "agent-logs"
+        gateway = Gateway(directory, authority.cert_pem, log_dir=log_dir)
+        bmcs = BmcRegistry(ca_file=settings.redfish_ca)
+        stack.push_async_callback(bmcs.close)
+        controller = Controller(
+            api, bmcs, gateway, clock, rules=settings.rules, workers=settings.workers
+        )
+        directory.attach(controller)
+        leaf = pki.ensure_leaf(
+            authority, settings.state_dir / "pki", "agents", [settings.address, "localhost"]
+        )
+        await gateway.start(settings.address, settings.agent_port, leaf.server_context())
+        stack.push_async_callback(gateway.stop)
+        announce(f"agents call {address.server} (TLS, CA {authority.fingerprint[:16]}…)")
+        boot = BootHttp(directory, settings.ramdisk_dir, authority.cert_pem)
+        await boot.start(settings.address, settings.http_port)
+        stack.push_async_callback(boot.stop)
+        announce(f"machines boot from http://{settings.address}:{settings.http_port}/boot.ipxe")
+        dnsmasq = Dnsmasq(_dhcp(settings), directory)
+        await dnsmasq.start()
+        stack.push_async_callback(dnsmasq.stop)
+        if settings.dhcp == "off":
+            announce("DHCP is off: point your DHCP server's boot file at the address above")
+        else:
+            announce(f"DHCP ({settings.dhcp}) on {settings.interface}")
+        yield controller
+
+
+async def _start_api(
+    settings: Settings, stack: contextlib.AsyncExitStack, announce: Announce
+) -> Path:
+    server = ApiServer(settings.state_dir)
+    handed = None
+    if settings.api_fd is not None:
+        handed = socket.socket(fileno=settings.api_fd)
+    await server.start(host=settings.api_host, port=settings.api_port, sock=handed)
+    stack.push_async_callback(server.stop)
+    announce(f"API on {server.url}; kubectl --kubeconfig {server.kubeconfig_path}")
+    return server.kubeconfig_path
+
+
+async def _check_api(api: KubeApi) -> None:
+    try:
+        await api.list(BARE_METAL_HOST)
+    except errors.NotFound as error:
+        text = "the cluster does not know BareMetalHost; install the definitions first:"
+        raise errors.ConfigError([f"{text} kubectl apply --server-side -f crds/"]) from error
+
+
+def _dhcp(settings: Settings) -> DhcpSettings:
+    return DhcpSettings(
+        interface=settings.interface,
+        server_address=settings.address,
+        mode=settings.dhcp,
+        range_start=settings.range_start,
+        range_end=settings.range_end,
+        netmask=settings.netmask,
+        gateway=settings.router,
+        dns=settings.dns,
+        http_port=settings.http_port,
+        state_dir=settings.state_dir,
+    )
+
+
+def _token_key(path: Path) -> bytes:
+    if not path.exists():
+        pki.write_private(path, secrets.token_bytes(32))
+    return path.read_bytes()

@@ -54,18 +54,20 @@ class AgentAddress(NamedTuple):
 
 
 class Directory:
-    """Implements ports.BootDirectory and ports.AgentDirectory."""
+    """Implements ports.BootDirectory and ports.AgentDirectory.
 
-    def __init__(
-        self,
-        controller: Controller,
-        api: KubeApi,
-        clock: Clock,
-        tokens: Tokens,
-        address: AgentAddress,
-    ) -> None:
-        self._controller, self._api, self._clock = controller, api, clock
-        self._tokens, self._address = tokens, address
+    The gateway needs the directory and the controller needs the gateway: `attach` closes the
+    circle before anything listens.
+    """
+
+    _controller: Controller
+
+    def __init__(self, api: KubeApi, clock: Clock, tokens: Tokens, address: AgentAddress) -> None:
+        self._api, self._clock, self._tokens, self._address = api, clock, tokens, address
+
+    def attach(self, controller: Controller) -> None:
+        """Say who knows the hosts."""
+        self._controller = controller
 
     def boot_plan(self, mac: str) -> BootPlan:
         """See `ports.BootDirectory`."""

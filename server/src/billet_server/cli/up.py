@@ -1,0 +1,90 @@
+"""`billet up`: the server."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import socket
+import struct
+import sys
+
+import click
+
+from billet_server import settings
+from billet_server.errors import ConfigError
+
+_SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
+
+
+@click.command(short_help="run the server")
+@click.option("--state-dir", metavar="DIR", help="Keys, API data, logs. [/var/lib/billet]")
+@click.option("--kubeconfig", metavar="FILE", help="Use this cluster instead of the own API.")
+@click.option("--api-host", default="127.0.0.1", show_default=True, metavar="IP")
+@click.option("--api-port", default=6443, show_default=True, help="0: any free port.")
+@click.option("--api-fd", type=int, help="Inherited listening socket for the API.")
+@click.option("--interface", metavar="NAME", help="The provisioning network's interface.")
+@click.option("--address", metavar="IP", help="Own address there. [the interface's]")
+@click.option("--netmask", default="255.255.255.0", show_default=True)
+@click.option("--dhcp", type=click.Choice(["dhcp", "proxy", "off"]), help="[dhcp if --interface]")
+@click.option("--dhcp-range", metavar="FIRST,LAST", help="[upper half of the network]")
+@click.option("--router", metavar="IP", help="Default route for the machines. [none]")
+@click.option("--dns", metavar="IP", help="Name server for the machines. [none]")
+@click.option("--http-port", default=8080, show_default=True)
+@click.option("--agent-port", default=8443, show_default=True)
+@click.option("--ramdisk-dir", default="build/ramdisk", show_default=True, metavar="DIR")
+@click.option("--kernel-argument", "kernel_arguments", multiple=True, help="Ramdisk; repeatable.")
+@click.option("--state-names", default="seed", show_default=True, metavar="seed|current")
+@click.option("--boot-timeout", "boot_timeout_s", default=900.0, help="Seconds from power on.")
+@click.option("--power-poll", "power_poll_s", default=60.0, help="Seconds between readings.")
+@click.option("--workers", default=64, show_default=True, help="Hosts brought on at once.")
+@click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
+@click.option("-v", "--verbose", is_flag=True, help="Debug log.")
+def up(*, verbose: bool, **options: object) -> None:
+    """Run the server: controller, agent gateway, boot services and, with no kubeconfig, the API.
+
+    \b
+    Examples:
+      billet up --interface br0
+      billet up --interface br0 --dhcp proxy     beside another DHCP server
+      billet up --kubeconfig ~/.kube/config --interface br0
+    """
+    from billet_server import app
+
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "httpcore", "sushy", "urllib3", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    given = {name: value for name, value in options.items() if value is not None}
+    in_cluster = "kubeconfig" not in given and "KUBERNETES_SERVICE_HOST" in os.environ
+    inputs = settings.Inputs(in_cluster=in_cluster, **given)  # type: ignore[arg-type]
+    checked = settings.check(inputs, _interface_address(inputs.interface))
+    try:
+        asyncio.run(app.run(checked, _announce))
+    except PermissionError as error:
+        raise ConfigError(
+            [f"{error}: run as root, or choose another --state-dir and ports"]
+        ) from error
+
+
+def _announce(line: str) -> None:
+    click.echo(f"billet: {line}")
+    sys.stdout.flush()
+
+
+def _interface_address(name: str) -> str | None:
+    """Return "address/netmask" of an interface (netdevice(7)), None when it has none."""
+    if not name:
+        return None
+    request = struct.pack("256s", name.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            address = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)[20:24]
+            netmask = fcntl.ioctl(probe.fileno(), _SIOCGIFNETMASK, request)[20:24]
+        except OSError as error:
+            if error.errno == 19:
+                raise ConfigError([f"there is no interface {name} (ip link shows them)"]) from error
+            return None
+    return f"{socket.inet_ntoa(address)}/{socket.inet_ntoa(netmask)}"

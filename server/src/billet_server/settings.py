@@ -1,0 +1,189 @@
+"""Settings of `billet up`: raw inputs in, one frozen `Settings` out, all faults at once."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from billet_server.core.bootplan import check_argument
+from billet_server.core.seen import Rules
+from billet_server.errors import ConfigError
+
+DhcpMode = Literal["dhcp", "proxy", "off"]
+
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+
+
+class Inputs(NamedTuple):
+    """What the command line and the environment said, unchecked."""
+
+    state_dir: str = ""
+    kubeconfig: str = ""
+    in_cluster: bool = False
+    api_host: str = "127.0.0.1"
+    api_port: int = 6443
+    api_fd: int | None = None
+    interface: str = ""
+    address: str = ""
+    netmask: str = "255.255.255.0"
+    dhcp: str = ""
+    dhcp_range: str = ""
+    router: str = ""
+    dns: str = ""
+    http_port: int = 8080
+    agent_port: int = 8443
+    ramdisk_dir: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    state_names: str = "seed"
+    boot_timeout_s: float = 900.0
+    power_poll_s: float = 60.0
+    workers: int = 64
+    redfish_ca: str = ""
+
+
+class Settings(NamedTuple):
+    """Checked settings. ``address`` is this machine's on the provisioning network."""
+
+    state_dir: Path
+    kubeconfig: Path | None
+    in_cluster: bool
+    api_host: str
+    api_port: int
+    api_fd: int | None
+    interface: str
+    address: str
+    netmask: str
+    dhcp: DhcpMode
+    range_start: str
+    range_end: str
+    router: str | None
+    dns: str | None
+    http_port: int
+    agent_port: int
+    ramdisk_dir: Path
+    kernel_arguments: tuple[str, ...]
+    rules: Rules
+    workers: int
+    redfish_ca: Path | None
+
+    @property
+    def embedded_api(self) -> bool:
+        """Whether this process serves the Kubernetes API itself."""
+        return self.kubeconfig is None and not self.in_cluster
+
+
+def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
+    """Return the settings. Raises ConfigError with every fault.
+
+    ``interface_address`` is what the interface has ("address/prefix"), where the caller looked.
+    """
+    faults: list[str] = []
+    address, netmask = _network(inputs, interface_address, faults)
+    mode, start, end = _dhcp(inputs, address, netmask, faults)
+    for label, port, least in (
+        ("--api-port", inputs.api_port, 0),
+        ("--http-port", inputs.http_port, 1),
+        ("--agent-port", inputs.agent_port, 1),
+    ):
+        if not least <= port < 65536:
+            faults.append(f"{label} {port} is not a port")
+    if inputs.kubeconfig and not Path(inputs.kubeconfig).is_file():
+        faults.append(f"--kubeconfig {inputs.kubeconfig} is not a file")
+    if inputs.state_names not in ("seed", "current"):
+        faults.append(f"--state-names {inputs.state_names!r} is neither seed nor current")
+    for argument in inputs.kernel_arguments:
+        try:
+            check_argument(argument)
+        except ValueError as error:
+            faults.append(f"--kernel-argument: {error}")
+    if not 0 < inputs.workers <= 1024:
+        faults.append(f"--workers {inputs.workers} is not between 1 and 1024")
+    for label, seconds in (
+        ("--boot-timeout", inputs.boot_timeout_s),
+        ("--power-poll", inputs.power_poll_s),
+    ):
+        if seconds < 1:
+            faults.append(f"{label} {seconds} is less than a second")
+    if faults:
+        raise ConfigError(faults)
+    return Settings(
+        state_dir=Path(inputs.state_dir or "/var/lib/billet"),
+        kubeconfig=Path(inputs.kubeconfig) if inputs.kubeconfig else None,
+        in_cluster=inputs.in_cluster,
+        api_host=inputs.api_host,
+        api_port=inputs.api_port,
+        api_fd=inputs.api_fd,
+        interface=inputs.interface,
+        address=address,
+        netmask=netmask,
+        dhcp=mode,
+        range_start=start,
+        range_end=end,
+        router=inputs.router or None,
+        dns=inputs.dns or None,
+        http_port=inputs.http_port,
+        agent_port=inputs.agent_port,
+        ramdisk_dir=Path(inputs.ramdisk_dir or "build/ramdisk"),
+        kernel_arguments=inputs.kernel_arguments,
+        rules=Rules(
+            ready_word="ready" if inputs.state_names == "seed" else "available",
+            boot_request_s=inputs.boot_timeout_s,
+            power_poll_s=inputs.power_poll_s,
+        ),
+        workers=inputs.workers,
+        redfish_ca=Path(inputs.redfish_ca) if inputs.redfish_ca else None,
+    )
+
+
+def _network(inputs: Inputs, interface_address: str | None, faults: list[str]) -> tuple[str, str]:
+    if inputs.interface and not _INTERFACE.fullmatch(inputs.interface):
+        faults.append(f"--interface {inputs.interface!r} is not an interface name")
+    address, netmask = inputs.address, inputs.netmask
+    if not address and interface_address:
+        found = ipaddress.IPv4Interface(interface_address)
+        address, netmask = str(found.ip), str(found.netmask)
+    if not address:
+        if inputs.interface:
+            faults.append(
+                f"interface {inputs.interface} has no IPv4 address; give it one"
+                f" (ip address add 172.22.0.1/24 dev {inputs.interface}) or name one by --address"
+            )
+        return "127.0.0.1", netmask
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        faults.append(f"--address {address!r} is not an IPv4 address")
+    return address, netmask
+
+
+def _dhcp(
+    inputs: Inputs, address: str, netmask: str, faults: list[str]
+) -> tuple[DhcpMode, str, str]:
+    word = inputs.dhcp or ("dhcp" if inputs.interface else "off")
+    if word == "off":
+        return "off", "", ""
+    if word not in ("dhcp", "proxy"):
+        faults.append(f"--dhcp {word!r} is none of dhcp, proxy, off")
+        return "off", "", ""
+    if not inputs.interface:
+        faults.append(f"--dhcp {word} needs --interface: the provisioning network's interface")
+    if word == "proxy":
+        return "proxy", "", ""
+    if inputs.dhcp_range:
+        start, _, end = inputs.dhcp_range.partition(",")
+        try:
+            ipaddress.IPv4Address(start)
+            ipaddress.IPv4Address(end)
+        except ValueError:
+            faults.append(
+                f"--dhcp-range {inputs.dhcp_range!r} is not FIRST,LAST (two IPv4 addresses)"
+            )
+        return "dhcp", start, end
+    try:
+        network = ipaddress.IPv4Network(f"{address}/{netmask}", strict=False)
+    except ValueError:
+        faults.append(f"--netmask {netmask!r} is not a netmask")
+        return "dhcp", "", ""
+    # The upper half of the network, so that servers in the lower one keep their addresses.
+    size = network.num_addresses
+    return "dhcp", str(network[size // 2]), str(network[max(size - 2, 0)])
