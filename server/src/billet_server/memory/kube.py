@@ -145,9 +145,9 @@ class MemoryKube:
         await self._called(kind)
         metadata = obj.get("metadata") or {}
         old = self._read(kind, metadata.get("namespace", ""), metadata.get("name", ""))
-        if objects.is_custom(kind) and not metadata.get("resourceVersion"):
-            message = "metadata.resourceVersion: must be specified for an update"
-            raise errors.Invalid(f"{objects.describe(kind, old)}: {message}", 422, "Invalid")
+        if metadata.get("uid") not in (None, old["metadata"]["uid"]):
+            message = f"{objects.describe(kind, old)} has another uid: it was made anew"
+            raise errors.Conflict(message, 409, "Conflict")
         new = msgspec.json.decode(msgspec.json.encode(obj))
         return await self._answer(self._write(kind, old, new, subresource))
 
@@ -200,7 +200,8 @@ class MemoryKube:
         metadata = new["metadata"]
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": self._timestamp()}
         place = objects.describe(kind, new)
-        if not _NAME.fullmatch(metadata["name"]):
+        prefix = str(metadata.get("generateName", "")).rstrip("-")
+        if not _NAME.fullmatch(metadata["name"]) or (prefix and not _NAME.fullmatch(prefix)):
             message = f"{place}: metadata.name: must be a lower-case RFC 1123 subdomain"
             raise errors.Invalid(message, 422, "Invalid")
         namespace = metadata.get("namespace", "")
@@ -221,10 +222,7 @@ class MemoryKube:
         if subresource == "status" and not apart:
             raise errors.NotFound(f"{place} has no subresource status", 404, "NotFound")
         objects.check_identity(kind, old, new)
-        wanted = (new.get("metadata") or {}).get("resourceVersion")
-        if wanted and wanted != old["metadata"]["resourceVersion"]:
-            message = f"{place} has been modified: version {wanted} is not the latest"
-            raise errors.Conflict(message, 409, "Conflict")
+        objects.check_version(kind, old, new)
         if subresource == "status":
             return self._update(kind, old, objects.next_status(old, new))
         return self._update(kind, old, objects.next_state(kind, old, new, status_apart=apart))

@@ -81,7 +81,12 @@ def first_state(kind: Kind, obj: Object, status_apart: bool) -> Object:
         metadata.pop("namespace", None)
     if has_generation(kind):
         metadata["generation"] = 1
-    result = {**obj, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    result = {
+        **obj,
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": without_empty(metadata),
+    }
     if status_apart:
         result.pop("status", None)
     if kind == NAMESPACE:
@@ -90,6 +95,11 @@ def first_state(kind: Kind, obj: Object, status_apart: bool) -> Object:
         conditions = [{"type": name, "status": "True"} for name in ("NamesAccepted", "Established")]
         result["status"] = {"conditions": conditions}
     return with_defaults(kind, result)
+
+
+def without_empty(metadata: Object) -> Object:
+    """Return metadata without its empty maps and lists, as the API server keeps it."""
+    return {name: value for name, value in metadata.items() if value not in ({}, [], None)}
 
 
 def check_type(kind: Kind, obj: Object) -> None:
@@ -101,15 +111,23 @@ def check_type(kind: Kind, obj: Object) -> None:
 
 
 def check_identity(kind: Kind, old: Object, new: Object) -> None:
-    """Raise Invalid for another type or name, Conflict for another uid."""
+    """Raise Invalid for another type, name or namespace."""
     check_type(kind, new)
     metadata, before = new.get("metadata") or {}, old["metadata"]
     for name in ("name", "namespace"):
         if metadata.get(name) not in (None, before.get(name)):
             message = f"{describe(kind, old)}: metadata.{name} cannot change"
             raise errors.Invalid(message, 400, "BadRequest")
-    if metadata.get("uid") not in (None, before["uid"]):
-        message = f"{describe(kind, old)} has another uid: the object was made anew"
+
+
+def check_version(kind: Kind, old: Object, new: Object) -> None:
+    """Raise Conflict for an old resourceVersion, Invalid where one is needed and missing."""
+    version, current = new["metadata"].get("resourceVersion"), old["metadata"]["resourceVersion"]
+    if is_custom(kind) and not version:
+        message = "metadata.resourceVersion: must be specified for an update"
+        raise errors.Invalid(f"{describe(kind, old)}: {message}", 422, "Invalid")
+    if version and version != current:
+        message = f"{describe(kind, old)} has been modified: version {version} is not the latest"
         raise errors.Conflict(message, 409, "Conflict")
 
 
@@ -135,14 +153,18 @@ def defined_kinds(crd: Object) -> list[tuple[Kind, bool]]:
 def next_state(kind: Kind, old: Object, new: Object, *, status_apart: bool = False) -> Object:
     """Return what is stored when ``new`` is written over ``old`` through the main resource.
 
-    Raises Invalid for finalizers added to a dying object.
+    Raises Invalid for another uid, and for finalizers added to a dying object.
     """
     metadata = dict(new.get("metadata") or {})
     before = old["metadata"]
+    if metadata.get("uid", before["uid"]) != before["uid"]:
+        message = f"{describe(kind, old)}: metadata.uid: field is immutable"
+        raise errors.Invalid(message, 422, "Invalid")
     for name in (*_FIXED, *_SERVERS):
         metadata.pop(name, None)
         if name in before:
             metadata[name] = before[name]
+    metadata = without_empty(metadata)
     added = set(metadata.get("finalizers") or ()) - set(before.get("finalizers") or ())
     if added and "deletionTimestamp" in before:
         raise errors.Invalid(
