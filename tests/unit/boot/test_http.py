@@ -4,8 +4,8 @@ import aiohttp
 import pytest
 
 from billet_server.boot.http import BootHttp
-from billet_server.boot.ratelimit import MAX_PEERS, RateLimit
 from billet_server.core.bootplan import BootPlan, DiskBoot, RamdiskBoot
+from billet_server.core.ratelimit import MAX_PEERS, RateLimit
 from billet_server.core.terms import HostKey
 from billet_server.errors import BootError
 

@@ -21,8 +21,8 @@ from billet_server.boot.ipxe import (
     render_disk,
     render_ramdisk,
 )
-from billet_server.boot.ratelimit import RateLimit
 from billet_server.core.bootplan import BootPlan, DiskBoot, RamdiskBoot
+from billet_server.core.ratelimit import RateLimit
 from billet_server.errors import BootError
 from billet_server.ports import BootDirectory, BootStage
 

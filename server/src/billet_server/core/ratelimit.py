@@ -1,4 +1,4 @@
-"""A token bucket for each peer address, in bounded memory."""
+"""A token bucket for each peer address, in bounded memory. Pure: time is handed in."""
 
 from collections import OrderedDict
 
@@ -8,19 +8,24 @@ MAX_PEERS = 4096
 class RateLimit:
     """Lets each peer do ``rate_per_s`` things a second, and ``burst`` at once.
 
-    Time is handed in (seconds that never go back), so this is pure. With more than
-    ``MAX_PEERS`` peers the one unseen for longest is forgotten, that is: gets a full bucket.
+    Times are seconds that never go back. With more than ``MAX_PEERS`` peers the one unseen for
+    longest is forgotten, that is: gets a full bucket.
     """
 
     def __init__(self, rate_per_s: float, burst: float) -> None:
         self._rate_per_s, self._burst = rate_per_s, burst
         self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def left(self, peer: str, now_s: float) -> float:
+        """Return how many things the peer may do at once now."""
+        left, then_s = self._peers.get(peer, (self._burst, now_s))
+        return min(self._burst, left + (now_s - then_s) * self._rate_per_s)
+
     def take(self, peer: str, now_s: float) -> bool:
         """Return whether the peer may do one more thing now, and count it when it may."""
-        left, then_s = self._peers.pop(peer, (self._burst, now_s))
-        left = min(self._burst, left + (now_s - then_s) * self._rate_per_s)
+        left = self.left(peer, now_s)
         allowed = left >= 1
+        self._peers.pop(peer, None)
         self._peers[peer] = (left - 1 if allowed else left, now_s)
         if len(self._peers) > MAX_PEERS:
             self._peers.popitem(last=False)
