@@ -8,7 +8,7 @@ pyghmi's server is corrected where it cannot serve its own client or lies about 
 - packets come from an asyncio socket instead of pyghmi's process-wide thread, so that several
   BMCs can live in one process and machine calls need no thread.
 
-``python -m billet_lab.ipmi_bmc --help`` runs one with a machine in memory.
+``python -m billet_lab.bmc ipmi`` runs one with a machine in memory.
 """
 
 import asyncio
