@@ -1,0 +1,78 @@
+"""kubectl as a subprocess: the demo and the tests read the API only as a user does."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+
+class KubectlError(Exception):
+    """kubectl failed; the message holds its arguments and what it printed."""
+
+
+class Kubectl:
+    """One kubeconfig, one namespace by default; ``program`` picks the kubectl."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, program: str = "kubectl") -> None:
+        self._base = (program, f"--kubeconfig={kubeconfig}")
+        self._namespace = namespace
+
+    async def run(self, *args: str, stdin: str | None = None, deadline_s: float = 30.0) -> str:
+        """Return standard output. Raises KubectlError."""
+        process = await asyncio.create_subprocess_exec(
+            *self._base,
+            f"--namespace={self._namespace}",
+            *args,
+            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(deadline_s):
+                out, err = await process.communicate(stdin.encode() if stdin is not None else None)
+        except TimeoutError as error:
+            text = f"kubectl {' '.join(args)}: no answer within {deadline_s:.0f} s"
+            raise KubectlError(text) from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            raise KubectlError(f"kubectl {' '.join(args)}: {err.decode().strip()}")
+        return out.decode()
+
+    async def json(self, *args: str) -> Any:
+        """Return the parsed output of a command with ``-o json``."""
+        return json.loads(await self.run(*args, "-o", "json"))
+
+    async def watch(self, *args: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield each object that ``kubectl get ARGS -w -o json`` prints, until it ends."""
+        process = await asyncio.create_subprocess_exec(
+            *self._base,
+            f"--namespace={self._namespace}",
+            "get",
+            *args,
+            "-w",
+            "-o",
+            "json",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert process.stdout is not None
+        decoder, text = json.JSONDecoder(), ""
+        try:
+            while chunk := await process.stdout.read(65536):
+                text = (text + chunk.decode()).lstrip()
+                while text:
+                    try:
+                        obj, end = decoder.raw_decode(text)
+                    except ValueError:
+                        break
+                    text = text[end:].lstrip()
+                    yield obj
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
