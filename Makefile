@@ -1,0 +1,34 @@
+# Everything sets itself up. `make demo` first; then `make check` and `make test`.
+FIRMWARE ?= bios
+BMC ?= ipmi
+BIN := build/venv/bin
+
+.PHONY: help setup check test demo ramdisk image bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## Debian packages and Python packages (build/venv)
+	@tools/setup
+
+check: ## format, lint, types, import contracts, unit tests: under a minute
+	@tools/setup --venv
+	@tools/run-tests check
+
+test: setup ## everything: check, contract, system, disk and VM tests, both roads of the demo
+	@tools/run-tests all
+
+ramdisk: setup ## build/ramdisk: kernel and initramfs with the agent
+	@ramdisk/build
+
+image: setup ## build/image: the demo's operating system
+	@$(BIN)/python -m billet_lab.os_image --out build/image
+
+demo: setup ramdisk image ## a virtual machine from its BMC to a running system
+	@$(BIN)/billet demo --firmware $(FIRMWARE) --bmc $(BMC)
+
+bench: setup ## figures as ratios to baselines of the same run
+	@$(BIN)/python tools/bench/run.py
+
+clean: ## remove build/
+	rm -rf build
