@@ -43,6 +43,12 @@ def missing(
     return faults
 
 
+def check_root() -> None:
+    """Raise `RequirementError` unless root runs this."""
+    if os.geteuid() != 0:
+        raise RequirementError("the lab's network belongs to root: run this as root (sudo)")
+
+
 def check() -> None:
     """Raise `RequirementError` that names all that is missing."""
     faults = missing(
