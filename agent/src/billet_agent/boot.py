@@ -1,5 +1,8 @@
 """The firmware's boot entries (UEFI) or the disk's boot code (BIOS) after an image was written."""
 
+from collections.abc import Sequence
+
+from billet_agent.disk import Disk
 from billet_agent.machine import Machine
 from billet_agent.plan.bootentry import (
     Loader,
@@ -8,12 +11,12 @@ from billet_agent.plan.bootentry import (
     fallback_loader,
     order_with_first,
     parse_entries,
-    parse_files,
     stale_entries,
 )
+from billet_agent.plan.fat import Fat, FatError
 from billet_agent.plan.layout import Layout, Place
 from billet_agent.problems import failure
-from billet_agent.tools import Completed, ToolError
+from billet_agent.tools import ToolError
 
 _TOOL_S = 60.0
 _CSV_BYTES = 64 * 1024
@@ -37,19 +40,14 @@ def check_bootable(layout: Layout, boot_mode: str) -> None:
         )
 
 
-def set_boot_entry(machine: Machine, disk: str, esp: Place) -> tuple[str | None, str]:
+def set_boot_entry(machine: Machine, disk: Disk, esp: Place) -> tuple[str | None, str]:
     """Make the image's loader the firmware's first choice; return the entry's label and words.
 
     Entries of the same label go, others (network) stay behind the new one. Where the firmware's
     variables cannot be written but the removable-media loader is there, the label is None.
     Raises JobFailed boot-entry when the disk could not be started at all.
     """
-    files = _list_esp(machine, disk, esp)
-    csv = {
-        path: _copy_out(machine, disk, esp, path)
-        for path in csv_paths(files, machine.architecture)[:4]
-    }
-    loader = choose_loader(files, machine.architecture, csv)
+    files, loader = _find_loader(machine.architecture, disk, esp)
     if loader is None:
         raise failure(
             "boot-entry",
@@ -58,7 +56,7 @@ def set_boot_entry(machine: Machine, disk: str, esp: Place) -> tuple[str | None,
             heals=False,
         )
     try:
-        _enter(machine, disk, esp, loader)
+        _enter(machine, disk.path, esp, loader)
     except _EfiError as error:
         if fallback_loader(files, machine.architecture) is None:
             raise failure(
@@ -100,33 +98,19 @@ def _efibootmgr(machine: Machine, *arguments: str) -> str:
     return done.text
 
 
-def _list_esp(machine: Machine, disk: str, esp: Place) -> list[str]:
-    done = _mtools(machine, ["mdir", "-i", _at(disk, esp), "-/", "-b", "::/EFI"])
-    files = parse_files(done.text)
-    if done.status != 0 and not files:
-        raise failure(
-            "boot-entry",
-            "the image's EFI system partition cannot be read, or has no folder EFI",
-            evidence=done.evidence,
-        )
-    return files
+def _find_loader(architecture: str, disk: Disk, esp: Place) -> tuple[Sequence[str], Loader | None]:
+    def read(offset: int, length: int) -> bytes:
+        return disk.read(esp.offset_bytes + offset, max(0, min(length, esp.size_bytes - offset)))
 
-
-def _copy_out(machine: Machine, disk: str, esp: Place, path: str) -> bytes:
-    done = _mtools(machine, ["mcopy", "-i", _at(disk, esp), f"::{path}", "-"])
-    return done.stdout[:_CSV_BYTES] if done.status == 0 else b""
-
-
-def _mtools(machine: Machine, argv: list[str]) -> Completed:
     try:
-        return machine.tools.run(argv, deadline_s=_TOOL_S)
-    except ToolError as error:
+        fat = Fat(read)
+        files = fat.files()
+        lists = csv_paths(files, architecture)[:4]
+        csv = {path: fat.content(path, _CSV_BYTES) for path in lists}
+    except FatError as error:
         raise failure(
             "boot-entry",
-            f"the image's EFI system partition cannot be read: {str(error).splitlines()[0]}",
-            evidence=str(error),
+            f"the image's EFI system partition cannot be read: {error}",
+            heals=False,
         ) from error
-
-
-def _at(disk: str, esp: Place) -> str:
-    return f"{disk}@@{esp.offset_bytes}"
+    return files, choose_loader(files, architecture, csv)

@@ -11,8 +11,6 @@ from typing import IO, NamedTuple, Protocol
 
 PATHS: Mapping[str, str] = {
     "efibootmgr": "/usr/bin/efibootmgr",
-    "mcopy": "/usr/bin/mcopy",
-    "mdir": "/usr/bin/mdir",
     "poweroff": "/usr/sbin/poweroff",
     "prlimit": "/usr/bin/prlimit",
     "qemu-img": "/usr/bin/qemu-img",
@@ -24,7 +22,7 @@ PATHS: Mapping[str, str] = {
 """Every tool the agent may run, and where Debian has it."""
 
 CAPTURE_BYTES = 4 * 1024 * 1024
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "MTOOLS_SKIP_CHECK": "1"}
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _POLL_S = 0.1
 _GRACE_S = 5.0
 

@@ -279,6 +279,6 @@ class _Deployment:
         if self._machine.boot_mode != "UEFI" or layout.esp is None:
             return None
         with self._context.step("boot-entry"):
-            entry, words = set_boot_entry(self._machine, self._disk.path, layout.esp)
+            entry, words = set_boot_entry(self._machine, self._disk, layout.esp)
             self._context.log(words)
         return entry

@@ -46,12 +46,6 @@ def fallback_loader(files: Sequence[str], machine: str) -> str | None:
     return next((path for path in files if path.lower() == wanted), None)
 
 
-def parse_files(listing: str) -> list[str]:
-    """Return the paths of ``mdir -/ -b``: lines like ::/EFI/BOOT/BOOTX64.EFI."""
-    lines = (line.strip() for line in listing.splitlines())
-    return [line[2:] for line in lines if line.startswith("::/") and not line.endswith("/")]
-
-
 class Entries(NamedTuple):
     """What efibootmgr lists: labels by number (4 hex digits), and the boot order."""
 

@@ -1,0 +1,48 @@
+"""Leaving the machine to its disk: everything on the medium, then reboot or power off."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from billet_agent.tools import ToolError, Tools
+
+Action = Literal["reboot", "power-off"]
+
+_COMMANDS: dict[Action, tuple[tuple[str, ...], ...]] = {
+    "reboot": (("systemctl", "reboot", "--force"), ("reboot", "-f"), ("reboot", "-f", "-f")),
+    "power-off": (
+        ("systemctl", "poweroff", "--force"),
+        ("poweroff", "-f"),
+        ("poweroff", "-f", "-f"),
+    ),
+}
+_TOOL_S = 20.0
+_PATIENCE_S = 15.0
+
+
+def leave(
+    tools: Tools,
+    action: Action,
+    log: Callable[[str], None],
+    *,
+    sync: Callable[[], None] = os.sync,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Sync, then try one command after the other, each harder; returns if none of them works.
+
+    Nothing in the ramdisk is worth an orderly stop, so services are killed at once (--force):
+    it saves seconds on every deploy.
+    """
+    sync()
+    for command in _COMMANDS[action]:
+        try:
+            done = tools.run(command, deadline_s=_TOOL_S)
+        except ToolError as error:
+            log(f"{action}: {error}")
+            continue
+        if done.status != 0:
+            log(f"{action}: {done.evidence}")
+            continue
+        pause(_PATIENCE_S)
+        log(f"{action}: {' '.join(command)} had no effect")
