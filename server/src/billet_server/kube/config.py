@@ -51,7 +51,7 @@ def read_config(kubeconfig: Path | None, context: str | None = None) -> SingleCo
         raise errors.ConfigError([f"{source}: {exc} is missing"]) from exc
     except (LightkubeConfigError, OSError, ValueError, TypeError) as exc:
         raise errors.ConfigError([f"{source}: {exc}"]) from exc
-    except (yaml.YAMLError, msgspec.ValidationError) as exc:
+    except (yaml.YAMLError, msgspec.ValidationError, AttributeError) as exc:
         raise errors.ConfigError([f"{source} is not a kubeconfig: {exc}"]) from exc
     assert config is not None  # get() raises unless it is given a default
     return config._replace(user=_usable(config.user or User()))

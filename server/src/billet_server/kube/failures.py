@@ -76,7 +76,7 @@ def translated(attempt: str, server: str) -> Iterator[None]:
         raise errors.Unavailable(f"{where} did not answer in time ({_named(exc)})") from exc
     except httpx2.HTTPError as exc:
         raise errors.Unavailable(f"{where} cannot be reached: {_named(exc)}") from exc
-    except (httpx2.InvalidURL, httpx2.StreamError) as exc:
+    except (httpx2.InvalidURL, httpx2.StreamError, httpx2.CookieConflict) as exc:
         raise errors.ApiError(f"{where} cannot be used: {_named(exc)}") from exc
     except LightkubeConfigError as exc:
         raise errors.Unavailable(f"{where} was not asked, no credentials: {exc}") from exc
