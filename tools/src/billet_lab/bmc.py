@@ -1,37 +1,57 @@
 """``python -m billet_lab.bmc``: simulated BMCs of a machine in memory, for tests and try-outs.
 
-Its standard input takes fault settings (``bmc_dead=on``), one a line; an empty input ends it.
-Standard output gets one line with the port once it listens, then one for each setting done.
+Standard output gets one line with the port once it listens. Standard input takes one order a
+line, and its end is the program's end: a fault setting (``bmc_dead=on``) is answered ``done``,
+``show`` with the machine's state as JSON, ``reset`` makes it a new machine with no faults.
 """
 
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import ssl
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from aiohttp import web
 
 from billet_lab import ipmi_bmc, redfish_bmc
-from billet_lab.control import MachineControl, MemoryMachine
+from billet_lab.control import BootTarget, MachineControl, MemoryMachine
 from billet_lab.faults import FaultError, Faults, parse_fault, with_settings
 
 
-class _Switches:
-    """The faults that are on."""
+class _Desk:
+    """The machine and its faults, under orders."""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: MemoryMachine) -> None:
+        self.machine = machine
         self._faults = Faults()
 
-    def now(self) -> Faults:
-        """All switches."""
+    def faults(self) -> Faults:
+        """All switches as they are now."""
         return self._faults
 
-    def set(self, text: str) -> None:
-        """Turn one. Raises FaultError."""
-        self._faults = with_settings(self._faults, dict([parse_fault(text)]))
+    async def obey(self, order: str) -> str:
+        """Carry out one line; the answer. Raises FaultError."""
+        if order == "show":
+            target, persistent = self.machine.boot_override
+            state = {
+                "powered_on": self.machine.powered_on,
+                "override": target.value,
+                "persistent": persistent,
+                "boots": [boot.value for boot in self.machine.boots],
+            }
+            return json.dumps(state)
+        if order == "reset":
+            self._faults = Faults()
+            await self.machine.power_off()
+            await self.machine.set_boot(BootTarget.NONE, persistent=False)
+            self.machine.boots.clear()
+        else:
+            self._faults = with_settings(self._faults, dict([parse_fault(order)]))
+        return "done"
 
 
 def main() -> None:
@@ -49,12 +69,11 @@ def main() -> None:
 
 
 async def _serve(arguments: argparse.Namespace, password: str) -> None:
-    machine = MemoryMachine("machine-1", "52:54:00:00:00:01", arguments.firmware)
-    faults = _Switches()
-    run = partial(_ipmi if arguments.kind == "ipmi" else _redfish, machine, arguments)
-    server = asyncio.create_task(run(password, faults), name="bmc")
-    switches = asyncio.create_task(_read_switches(faults), name="switches")
-    done, pending = await asyncio.wait({server, switches}, return_when=asyncio.FIRST_COMPLETED)
+    desk = _Desk(MemoryMachine("machine-1", "52:54:00:00:00:01", arguments.firmware))
+    run = partial(_ipmi if arguments.kind == "ipmi" else _redfish, desk.machine, arguments)
+    server = asyncio.create_task(run(password, desk.faults), name="bmc")
+    orders = asyncio.create_task(_read_orders(desk), name="orders")
+    done, pending = await asyncio.wait({server, orders}, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
@@ -63,7 +82,10 @@ async def _serve(arguments: argparse.Namespace, password: str) -> None:
 
 
 async def _ipmi(
-    machine: MachineControl, arguments: argparse.Namespace, password: str, faults: _Switches
+    machine: MachineControl,
+    arguments: argparse.Namespace,
+    password: str,
+    faults: Callable[[], Faults],
 ) -> None:
     await ipmi_bmc.serve(
         machine,
@@ -71,20 +93,23 @@ async def _ipmi(
         port=arguments.port,
         username=arguments.username,
         password=password,
-        faults=faults.now,
+        faults=faults,
         ready=_say,
     )
 
 
 async def _redfish(
-    machine: MachineControl, arguments: argparse.Namespace, password: str, faults: _Switches
+    machine: MachineControl,
+    arguments: argparse.Namespace,
+    password: str,
+    faults: Callable[[], Faults],
 ) -> None:
     tls = None
     if arguments.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(arguments.certificate)
     app = redfish_bmc.create_app(
-        [machine], username=arguments.username, password=password, faults=faults.now
+        [machine], username=arguments.username, password=password, faults=faults
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -96,17 +121,15 @@ async def _redfish(
         await runner.cleanup()
 
 
-async def _read_switches(faults: _Switches) -> None:
+async def _read_orders(desk: _Desk) -> None:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         try:
-            faults.set(line.decode())
+            _say(await desk.obey(line.decode().strip()))
         except FaultError as error:
             _say(error)
-        else:
-            _say("done")
 
 
 def _say(words: object) -> None:

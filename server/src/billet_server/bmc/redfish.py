@@ -71,13 +71,20 @@ class _Auth(sushy_auth.SessionAuth):  # type: ignore[misc]
     """A session where the BMC has them, else basic authentication; one log-in attempt."""
 
     def _do_authenticate(self) -> None:
+        root = self._root_resource.json or {}
+        if "SessionService" not in root and "Sessions" not in root.get("Links", {}):
+            self._use_basic()
+            return
         try:
             super()._do_authenticate()
         except (exceptions.AccessError, exceptions.ConnectionError):
             raise
         except exceptions.SushyError:
-            self.reset_session_attrs()
-            self._connector.set_http_basic_auth(self._username, self._password)
+            self._use_basic()
+
+    def _use_basic(self) -> None:
+        self.reset_session_attrs()
+        self._connector.set_http_basic_auth(self._username, self._password)
 
     def can_refresh_session(self) -> bool:
         return self._session_resource_id is not None and bool(super().can_refresh_session())
