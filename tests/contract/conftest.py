@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from billet_server.ports import NAMESPACE
-from contract.kube_worlds import GenuineServer, GenuineWorld, MemoryWorld
+from contract.kube_worlds import EmbeddedWorld, GenuineServer, GenuineWorld, MemoryWorld
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +19,13 @@ def genuine_server():
     server.remove()
 
 
-@pytest.fixture(params=["memory", pytest.param("genuine", marks=pytest.mark.cluster)])
-async def world(request):
+@pytest.fixture(params=["memory", "embedded", pytest.param("genuine", marks=pytest.mark.cluster)])
+async def world(request, tmp_path):
     if request.param == "memory":
         made = MemoryWorld()
+    elif request.param == "embedded":
+        made = EmbeddedWorld(tmp_path)
+        await made.open()
     else:
         server = request.getfixturevalue("genuine_server")
         await server.prepare()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from billet_server.apiserver import ApiServer
 from billet_server.kube.client import LightKube
 from billet_server.kube.config import build_client, read_config
 from billet_server.memory.kube import MemoryKube
@@ -44,6 +45,36 @@ class MemoryWorld:
 def connect(kubeconfig: Path) -> LightKube:
     config = read_config(kubeconfig)
     return LightKube(build_client(config), config.cluster.server, page_objects=PAGE_OBJECTS)
+
+
+class EmbeddedWorld:
+    """Billet's own API server in this process, through the client for clusters."""
+
+    name = "embedded"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = ApiServer(folder)
+        self._port = 0
+
+    async def open(self) -> None:
+        await self.start()
+        self.api: KubeApi = connect(self._server.kubeconfig_path)
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def start(self) -> None:
+        self._server = ApiServer(self._folder)
+        await self._server.start(host="127.0.0.1", port=self._port)
+        self._port = int(self._server.url.rpartition(":")[2])
+
+    async def expire(self) -> None:
+        await self._server.compact()
+
+    async def close(self) -> None:
+        await self.api.close()
+        await self._server.stop()
 
 
 class GenuineServer:
