@@ -13,7 +13,6 @@ from billet_server.apiserver.failure import (
     bad_request,
     conflict,
     invalid,
-    precondition,
     resource_name,
     strict_decoding,
 )
@@ -49,9 +48,12 @@ def render_time(moment: datetime) -> str:
 def check_identity(resource: Resource, obj: Object, namespace: str, name: str) -> Object:
     """Return the object with the URL's namespace. Raises a 400 where body and URL differ."""
     kind = resource.kind
+    if not resource.custom:
+        obj = {"apiVersion": kind.api_version, "kind": kind.kind, **obj}
     for field, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
         if not obj.get(field):
-            raise bad_request(f"Object '{field}' is missing: the body needs {field} {wanted!r}")
+            shown = field[0].upper() + field[1:]
+            raise bad_request(f"Object '{shown}' is missing: the body needs {field} {wanted!r}")
     if obj["apiVersion"] != kind.api_version:
         raise bad_request(
             f"the API version in the data ({obj['apiVersion']}) does not match the expected "
@@ -66,10 +68,14 @@ def check_identity(resource: Resource, obj: Object, namespace: str, name: str) -
     meta = {} if meta is None else meta
     if not isinstance(meta, dict):
         raise bad_request("metadata must be an object")
-    if name and meta.get("name") != name:
+    if name and not meta.get("name"):
         raise bad_request(
-            f"the name of the object ({meta.get('name')}) does not match the name on the URL "
-            f"({name})"
+            f"the name of the object ({name} based on URL) was undeterminable: "
+            "name must be provided"
+        )
+    if name and meta["name"] != name:
+        raise bad_request(
+            f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
         )
     if meta.get("namespace") not in (None, "", namespace):
         raise bad_request(
@@ -120,12 +126,9 @@ def admit_update(
     _check_version(resource, obj, old)
     obj, warnings = _decode(resource, obj, validation)
     meta, old_meta = obj["metadata"], old["metadata"]
-    if meta.get("uid") not in (None, "", old_meta["uid"]):
-        raise precondition(
-            resource_name(resource.kind), old_meta["name"], "UID", meta["uid"], old_meta["uid"]
-        )
     if subresource == "status":
         return Admitted(_with_status(resource, obj, old, validators), warnings)
+    _check_immutable(resource, meta, old)
     kept = {key: value for key, value in meta.items() if key not in _SYSTEM}
     system = {key: old_meta[key] for key in _SYSTEM if key in old_meta}
     meta = {**kept, **system, "resourceVersion": old_meta["resourceVersion"]}
@@ -163,9 +166,21 @@ def _check_version(resource: Resource, obj: Object, old: Object) -> None:
             return
         text = "0: must be specified for an update"
         error = FieldError("metadata.resourceVersion", "Invalid value", text)
-        raise invalid(resource.kind, name, [error])
+        raise invalid(resource.kind._replace(group="", kind=resource.kind.plural), name, [error])
     if version != current:
         raise conflict(resource_name(resource.kind), name)
+
+
+def _check_immutable(resource: Resource, meta: Object, old: Object) -> None:
+    """Refuse a changed uid and a deletion that does not come by DELETE; other stamps stay."""
+    fields = ("uid",) if is_deleting(old) else ("uid", "deletionTimestamp")
+    errors = [
+        FieldError(f"metadata.{field}", "Invalid value", f'"{meta[field]}": field is immutable')
+        for field in fields
+        if meta.get(field) not in (None, "", old["metadata"].get(field))
+    ]
+    if errors:
+        raise invalid(resource.kind, old["metadata"]["name"], errors)
 
 
 def _check_finalizers(resource: Resource, obj: Object, old: Object) -> None:
@@ -189,6 +204,11 @@ def _decode(resource: Resource, obj: Object, validation: Validation) -> Admitted
     name = obj["metadata"].get("name") or ""
     if parsed.errors:
         raise invalid(resource.kind, str(name), parsed.errors)
+    if fault := RULES.get(resource.kind, _NO_RULES).decode(obj):
+        kind = resource.kind
+        raise bad_request(
+            f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {fault}'
+        )
     unknown = list(parsed.unknown)
     bare = {**obj, "metadata": parsed.meta}
     if resource.schema is not None:

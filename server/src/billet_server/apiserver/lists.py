@@ -117,7 +117,7 @@ def list_objects(store: Store, scope: Scope, query: ListQuery) -> Listing:
 
 
 def _too_large(wanted: int, current: int) -> Failure:
-    message = f"Too large resource version: {wanted}, current: {current}"
+    message = f"Timeout: Too large resource version: {wanted}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
     return Failure(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 

@@ -139,6 +139,9 @@ class Objects:
             return await self.create(resource, namespace, obj, options)
 
         def change(old: Object) -> Admitted:
+            given, have = obj["metadata"].get("uid"), old["metadata"]["uid"]
+            if given and given != have:
+                raise precondition(resource_name(resource.kind), name, "UID", given, have)
             return self._admit_update(resource, obj, old, options, subresource)
 
         return await self._modify(resource, key, change, dry_run=options.dry_run)
@@ -160,8 +163,6 @@ class Objects:
 
         def change(old: Object) -> Admitted:
             patched = check_identity(resource, apply(old), namespace, name)
-            # A patch that takes the version away means: whichever there is.
-            patched["metadata"].setdefault("resourceVersion", old["metadata"]["resourceVersion"])
             return self._admit_update(resource, patched, old, options, subresource)
 
         key = Key(resource.path, namespace, name)

@@ -105,10 +105,7 @@ def parse_field_selector(text: str, kind: Kind) -> FieldSelector:
             raise bad_request(f"invalid field selector: '{text}'; can't understand '{part}'")
         path, value = match[1].strip(), re.sub(r"\\(.)", r"\1", match[3])
         if path not in _COMMON | _MORE.get(kind, frozenset()):
-            label = "field label not supported"
-            if kind in _MORE:
-                raise bad_request(f'"{path}" is not a known field selector: {label}')
-            raise bad_request(f"{label}: {path}")
+            raise bad_request(f"field label not supported: {path}")
         terms.append(FieldTerm(path, match[2] != "!=", value))
     return tuple(terms)
 

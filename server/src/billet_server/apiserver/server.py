@@ -165,6 +165,28 @@ class ApiServer:
         text = render_kubeconfig(self.url, authority.cert_pem, self.token, self._namespace)
         pki.write_private(self.kubeconfig_path, text.encode())
 
+    async def listen_on_loopback(self) -> Path:
+        """Listen on a free port of this process's own loopback too; return a kubeconfig for it.
+
+        For a server whose listening socket was handed in from another network namespace: its
+        own controller cannot reach that one.
+        """
+        assert self._runner is not None
+        context = pki.ensure_leaf(
+            self.authority, self._state_dir / "pki", "api-own", {"127.0.0.1"}
+        ).server_context()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context).start()
+        url = f"https://127.0.0.1:{self._runner.addresses[-1][1]}"
+        text = render_kubeconfig(url, self.authority.cert_pem, self.token, self._namespace)
+        path = self._state_dir / "kubeconfig.own"
+        pki.write_private(path, text.encode())
+        return path
+
+    async def compact(self) -> None:
+        """Forget the change history: watches from earlier versions get 410 Gone."""
+        if self._store is not None:
+            await asyncio.wrap_future(self._store.compact())
+
     async def stop(self) -> None:
         """End watches, finish requests, close the store. Does nothing when not started."""
         self._hub.close()

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from billet_server.errors import ConfigError
 
@@ -126,8 +126,8 @@ class Page(NamedTuple):
 
 
 class _Job(NamedTuple):
-    operation: Operation
-    future: Future[Change]
+    operation: Operation | None
+    future: Future[Change | None]
 
 
 class Store:
@@ -198,7 +198,13 @@ class Store:
         A `Put` that would change nothing must not be submitted: every operation counts.
         """
         future: Future[Change] = Future()
-        self._jobs.put(_Job(operation, future))
+        self._jobs.put(_Job(operation, cast("Future[Change | None]", future)))
+        return future
+
+    def compact(self) -> Future[Change | None]:
+        """Forget the change log but for its last entry: who watches from before must list."""
+        future: Future[Change | None] = Future()
+        self._jobs.put(_Job(None, future))
         return future
 
     def _write_all(self) -> None:
@@ -220,11 +226,15 @@ class Store:
                 return
 
     def _write(self, batch: list[_Job]) -> None:
-        answers: list[tuple[Future[Change], Change | Exception]] = []
+        answers: list[tuple[Future[Change | None], Change | Exception | None]] = []
         version, rows, size = self.version, self._log_rows, self._log_bytes
         try:
             with self._transaction():
                 for operation, future in batch:
+                    if operation is None:
+                        rows, size = self._trim(rows, size, keep_rows=1)
+                        answers.append((future, None))
+                        continue
                     try:
                         change = self._apply(operation, version + 1)
                     except (Stale, NoNamespace) as refusal:
@@ -233,7 +243,8 @@ class Store:
                         version, rows = version + 1, rows + 1
                         size += len(change.body)
                         answers.append((future, change))
-                rows, size = self._trim(rows, size)
+                if rows > self._max_rows or size > self._max_bytes:
+                    rows, size = self._trim(rows, size, keep_rows=self._max_rows * 9 // 10)
         except Exception as error:  # noqa: BLE001 - the thread's edge: it must outlive any error
             # Nothing of the batch is on disk (full, I/O error): nobody is told that it is.
             for _, future in batch:
@@ -309,11 +320,9 @@ class Store:
         self._writer.execute(f"DELETE FROM objects {where}", key)  # noqa: S608 - a constant
         self._writer.execute(f"DELETE FROM owners {where}", key)  # noqa: S608 - a constant
 
-    def _trim(self, rows: int, size: int) -> tuple[int, int]:
-        """Shorten the log by a tenth when it is full, but never to nothing."""
-        if rows <= self._max_rows and size <= self._max_bytes:
-            return rows, size
-        keep_rows, keep_bytes = self._max_rows * 9 // 10, self._max_bytes * 9 // 10
+    def _trim(self, rows: int, size: int, *, keep_rows: int) -> tuple[int, int]:
+        """Shorten the log, by bytes to nine tenths of what it may hold, never to nothing."""
+        keep_bytes = self._max_bytes * 9 // 10
         last = 0
         oldest = self._writer.execute("SELECT version, length(body) FROM changes ORDER BY version")
         for version, length in oldest:

@@ -10,6 +10,7 @@ from billet_server.apiserver.failure import (
     Failure,
     bad_request,
     method_not_allowed,
+    no_such_path,
     too_large,
     unsupported_media,
 )
@@ -48,7 +49,7 @@ class Writes:
     ) -> web.Response:
         """Answer POST on a collection."""
         if resource.kind.namespaced and target.namespace is None:
-            raise method_not_allowed()
+            raise no_such_path()
         obj = await read_object(request)
         options = parse_write_options(request.query, "Warn")
         done = await self._objects.create(resource, target.namespace or "", obj, options)
