@@ -249,7 +249,7 @@ class _Deployment:
     def _finish(self, edges: _Edges, layout: Layout) -> None:
         """Write what is left, the head last and only when all else is on the medium."""
         disk, drive = self._disk, self._params.config_drive
-        with self._context.step("config-drive"):
+        with self._context.step("config-drive" if drive else "partition-table"):
             if edges.tail:
                 disk.write(edges.tail_offset, edges.tail)
             if layout.backup is not None:
