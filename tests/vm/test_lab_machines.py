@@ -1,13 +1,16 @@
 """A lab's machines do what their buttons, BMCs and fault switches say, and leave nothing."""
 
+import asyncio
+import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from billet_lab import accel, console, leaks
+from billet_lab import accel, console, leaks, processes
 from billet_lab.control import BootTarget
-from billet_lab.lab import Lab
+from billet_lab.lab import Lab, LabError
 from billet_lab.specs import Disk, MachineSpec
 from billet_lab.vm import End
 
@@ -28,6 +31,13 @@ def boot_sector() -> bytes:
     code += bytes.fromhex("88d8eeb00aee")  # mov al,bl; out dx,al; newline
     code += bytes.fromhex("b9ff00") + bytes.fromhex("e480e2fc")  # let the port drain
     code += bytes.fromhex("b0fee664f4ebfd")  # keyboard controller: reset; hlt
+    return code.ljust(510, b"\0") + b"\x55\xaa"
+
+
+def power_button_sector() -> bytes:
+    """Enables the ACPI power button (ICH9 PM1_EN, 602h), says !, waits for it, switches off."""
+    code = bytes.fromhex("ba0206 b80001 ef baf803 b021 ee")
+    code += bytes.fromhex("ba0006 ed f6c401 74fa ba0406 b80020 ef f4ebfd")
     return code.ljust(510, b"\0") + b"\x55\xaa"
 
 
@@ -80,6 +90,25 @@ async def a_bios_machine_s_life(lab: Lab) -> None:
     await control.power("reset")
     await shows(r"from its boot order[\s\S]*BILLET-SECTOR E", offset)
 
+    # The power button reaches the guest, which switches itself off.
+    offset = console.size(path)
+    await control.set_faults({"disk_errors": False})
+    with Path(info.disk_paths[0]).open("r+b") as disk:
+        disk.write(power_button_sector())
+    await control.power("reset")
+    await shows(r"from its boot order[\s\S]*Booting from Hard Disk[.\s]*!", offset)
+    await control.power("soft")
+    await shows("ended: guest power-off", offset)
+    status = await control.status()
+    assert not status.powered_on
+    assert status.boots[-1].end is End.GUEST_OFF
+    await control.power("on")
+
+    # A reset and a power-off in one breath: off wins.
+    await asyncio.gather(control.power("reset"), control.power("off"))
+    assert not (await control.status()).powered_on
+    await control.power("on")
+
     # An ignored override, and a POST that takes for ever, up to a power cut.
     await control.set_faults({"ignore_boot_override": True, "slow_post_s": 3600})
     await control.set_boot(BootTarget.PXE, persistent=True)
@@ -94,6 +123,14 @@ async def a_bios_machine_s_life(lab: Lab) -> None:
     assert status.qemu_pid is None
     assert status.boots[-1].end is End.CUT
     assert pid is None or not Path(f"/proc/{pid}").exists()
+
+    # A machine that cannot start says why.
+    Path(info.disk_paths[0]).rename(tmp := f"{info.disk_paths[0]}.away")
+    await control.set_faults({"slow_post_s": 0})
+    await control.power("on")
+    await shows("ended: QEMU failed: .*No such file")
+    Path(tmp).rename(info.disk_paths[0])
+    assert not (await control.status()).powered_on
 
 
 async def a_uefi_machine_s_life(lab: Lab) -> None:
@@ -117,6 +154,40 @@ async def bmcs_answer(lab: Lab) -> None:
     assert await output(lab, sys.executable, "-c", ask, f"{root}/") == "200\n"
     listening = await output(lab, "ss", "-Hlun")
     assert "172.22.0.1:6230" in listening
+
+
+async def test_what_runs_in_the_lab_serves_sockets_from_outside_and_ends_with_it(tmp_path: Path):
+    """As the demo's server does: its API port is the machine's own loopback."""
+    before = leaks.snapshot()
+    serve = (
+        "import socket, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "listener = socket.socket(fileno=int(sys.argv[1]))\n"
+        "listener.accept()[0].sendall(str(child.pid).encode() + b'\\n')\n"
+        "time.sleep(600)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with Lab(tmp_path, [MachineSpec(name="m")], accel_choice="tcg") as lab:
+            fd = listener.fileno()
+            server = await lab.run_in([sys.executable, "-c", serve, str(fd)], pass_fds=(fd,))
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            stray = processes.identity(int(await reader.readline()))
+            writer.close()
+            assert stray is not None
+            assert server.returncode is None
+    assert server.returncode == -signal.SIGTERM
+    assert processes.identity(stray[0]) != stray
+    assert leaks.difference(before, leaks.snapshot()) == []
+
+
+async def test_a_lab_that_cannot_come_up_leaves_nothing(tmp_path: Path):
+    before = leaks.snapshot()
+    (tmp_path / "m").write_text("a file where the machine's directory should be")
+    with pytest.raises(LabError, match=r"cannot be made.*File exists"):
+        async with Lab(tmp_path, [MachineSpec(name="m")], accel_choice="tcg"):
+            pytest.fail("the lab came up")
+    assert leaks.difference(before, leaks.snapshot()) == []
+    assert not (tmp_path / "state.json").exists()
 
 
 async def output(lab: Lab, *argv: str) -> str:

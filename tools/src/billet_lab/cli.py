@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from billet_lab import accel, cli_machines, manifests, processes, requirements, teardown
-from billet_lab.cli_options import directory_option, run
+from billet_lab.cli_options import directory_option, print_table, run
 from billet_lab.control import Firmware
 from billet_lab.lab import Lab, LabError
 from billet_lab.specs import BmcKind, MachineInfo, MachineSpec, SpecError, parse_disk, parse_size
@@ -114,7 +114,7 @@ async def _stay_up(made: Lab, namespace: str) -> None:
             hosts.touch(mode=0o600)
             hosts.write_text(manifests.render_hosts(made.machines, namespace))
             out.print(f"accelerator: {made.accel} ({made.accel_reason})", soft_wrap=True)
-            out.print(_reach_table(made.machines))
+            print_table(_reach_table(made.machines))
             out.print(
                 f"network namespace: {made.namespace} (its host side: {made.host_address})\n"
                 f"manifests: {hosts}\n"

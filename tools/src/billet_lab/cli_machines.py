@@ -9,14 +9,15 @@ from typing import cast, get_args
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from billet_lab import console, requirements, teardown
-from billet_lab.cli_options import directory_option, run
+from billet_lab.cli_options import directory_option, print_table, run
+from billet_lab.control import BootTarget
 from billet_lab.control_socket import ControlError, MachineClient, MachineStatus, PowerAction
 from billet_lab.faults import FaultError, Faults, parse_fault
 from billet_lab.specs import LabState, MachineInfo
+from billet_lab.vm import Boot
 
 name_argument = click.argument("name")
 
@@ -43,7 +44,7 @@ def list_machines(output: str, directory: Path) -> None:
     table = Table("NAME", "POWER", "BOOTS", "LAST BOOT", "FAULTS", "BMC", box=None)
     for machine, status in rows:
         table.add_row(machine.name, *_cells(status), machine.bmc_address)
-    Console().print(table)
+    print_table(table)
 
 
 async def _statuses(state: LabState) -> list[tuple[MachineInfo, MachineStatus | str]]:
@@ -60,13 +61,21 @@ def _cells(status: MachineStatus | str) -> tuple[str, str, str, str]:
     if isinstance(status, str):
         return "unknown", "?", status, ""
     last = status.boots[-1] if status.boots else None
-    told = f"{last.target} ({last.end or 'running'})" if last else "never"
+    told = f"{_source(last.target)} ({_end(last)})" if last else "never"
     return (
         "on" if status.powered_on else "off",
         str(last.number if last else 0),
         told,
         _faults_text(status.faults) or "none",
     )
+
+
+def _end(boot: Boot) -> str:
+    return ": ".join(filter(None, [boot.end or "running", boot.detail]))
+
+
+def _source(target: BootTarget) -> str:
+    return "boot order" if target is BootTarget.NONE else target
 
 
 def _faults_text(faults: Faults) -> str:

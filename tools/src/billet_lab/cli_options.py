@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from billet_lab import net, requirements, teardown
 from billet_lab.control_socket import ControlError
@@ -37,3 +39,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except _ERRORS as error:
         raise click.ClickException(str(error)) from error
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as it is: an address cut off with dots cannot be copied."""
+    Console(width=1000).print(table)

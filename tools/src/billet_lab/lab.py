@@ -38,6 +38,7 @@ from billet_lab.specs import (
 )
 
 _READY_S = 30.0
+_END_S = 10.0
 # A unix socket's path has at most 107 bytes, so sockets live apart from the lab's directory.
 _RUN_ROOT = Path("/run")
 
@@ -125,7 +126,10 @@ class Lab:
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
-        requirements.check()
+        try:
+            requirements.check()
+        except requirements.RequirementError as error:
+            raise LabError(str(error)) from error
         if teardown.state_path(self.directory).exists():
             raise LabError(
                 f"there is a lab in {self.directory} already; end it with "
@@ -133,6 +137,9 @@ class Lab:
             )
         try:
             await self._bring_up()
+        except (OSError, net.NetError) as error:
+            await self._take_down()
+            raise LabError(f"the lab in {self.directory} cannot be made: {error}") from error
         except BaseException:
             await self._take_down()
             raise
@@ -268,7 +275,10 @@ class Lab:
 
     async def _take_down(self) -> list[str]:
         troubles = await teardown.take_down(self._state)
-        await asyncio.gather(*(process.wait() for process in self._started))
+        ends = [asyncio.ensure_future(process.wait()) for process in self._started]
+        if ends:
+            _, left = await asyncio.wait(ends, timeout=_END_S)
+            troubles += [f"{len(left)} processes do not end"] if left else []
         return troubles
 
     def _record(self, **changes: object) -> None:

@@ -154,7 +154,8 @@ async def run(job: MachineJob) -> None:
             await machine.vm.apply_loss()
         async with bmc_served(job, machine) as serving:
             stopped = asyncio.ensure_future(stop.wait())
-            os.write(sys.stdout.fileno(), READY)
+            if not serving.done():
+                os.write(sys.stdout.fileno(), READY)
             ends: set[asyncio.Future[Any]] = {stopped, serving}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()

@@ -65,7 +65,12 @@ async def take_down(state: LabState, *, grace_s: float = 10.0) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(state.run_dir)
     for name in state.files:
-        Path(name).unlink(missing_ok=True)
+        try:
+            Path(name).unlink(missing_ok=True)
+        except NotADirectoryError:
+            continue  # never made
+        except OSError as error:
+            troubles.append(str(error))
     if not troubles:
         state_path(Path(state.directory)).unlink(missing_ok=True)
     return troubles

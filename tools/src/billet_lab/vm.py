@@ -69,6 +69,7 @@ class Vm:
         self._lock = asyncio.Lock()
         self._runner: asyncio.Task[None] | None = None
         self._hand: asyncio.Future[End] | None = None
+        self._cut = False
         self._qmp: QmpClient | None = None
 
     @property
@@ -85,6 +86,7 @@ class Vm:
         """Switch on; the first instruction runs ``slow_post_s`` later."""
         async with self._lock:
             if not self.powered_on:
+                self._cut = False
                 self._runner = asyncio.create_task(self._run(), name=f"vm-{self.name}")
                 await asyncio.sleep(0)
 
@@ -92,6 +94,7 @@ class Vm:
         """Cut the power; QEMU is dead on return."""
         async with self._lock:
             if self.powered_on and self._runner is not None:
+                self._cut = True  # also when a reset was pressed just before
                 self._press(End.CUT)
                 await asyncio.wait([self._runner])
 
@@ -147,7 +150,7 @@ class Vm:
 
     async def _run(self) -> None:
         end = End.RESET
-        while end in {End.RESET, End.GUEST_RESET}:
+        while end in {End.RESET, End.GUEST_RESET} and not self._cut:
             boot = self._next_boot()
             self._hand = asyncio.get_running_loop().create_future()
             try:
