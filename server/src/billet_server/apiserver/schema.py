@@ -6,7 +6,7 @@ evaluated.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -56,7 +56,7 @@ class Schema:
         forgiven, as Kubernetes does since 1.30 (validation ratcheting).
         """
         found: list[tuple[_Steps, FieldError]] = []
-        for error in self._validator.iter_errors(obj):
+        for error in _without_repeats(self._validator.iter_errors(obj)):
             steps: _Steps = tuple(error.instance_path)
             wanted, path = self._schema_at(steps), render_path(steps)
             found.append((steps, _limit_error(error, path) or translate_error(error, wanted)))
@@ -130,6 +130,26 @@ def _limit_error(error: jsonschema_rs.ValidationError, path: str) -> FieldError 
     return None
 
 
+_STRING_CHECKS = ("MaxLength", "MinLength", "Pattern")
+
+
+def _without_repeats(
+    errors: Iterable[jsonschema_rs.ValidationError],
+) -> Iterator[jsonschema_rs.ValidationError]:
+    """Leave out what the API server does: it stops at the first fault of a string's text."""
+    ranked = {name: rank for rank, name in enumerate(_STRING_CHECKS)}
+    by_place: dict[_Steps, jsonschema_rs.ValidationError] = {}
+    for error in errors:
+        rank = ranked.get(type(error.kind).__name__)
+        if rank is None:
+            yield error
+            continue
+        first = by_place.setdefault(tuple(error.instance_path), error)
+        if rank < ranked[type(first.kind).__name__]:
+            by_place[tuple(error.instance_path)] = error
+    yield from by_place.values()
+
+
 def _duplicates(
     value: Any, schema: Mapping[str, Any], steps: _Steps
 ) -> Iterator[tuple[_Steps, FieldError]]:
@@ -178,4 +198,7 @@ def _changed(steps: _Steps, obj: Any, old: Any) -> bool:
             break
         obj = obj.get(step, _MISSING) if isinstance(obj, dict) else _MISSING
         old = old.get(step, _MISSING) if isinstance(old, dict) else _MISSING
-    return bool(obj is _MISSING or obj != old)
+    if obj is _MISSING or old is _MISSING:
+        return True
+    # As text, since True == 1 and 1 == 1.0 in Python.
+    return json.dumps(obj, sort_keys=True) != json.dumps(old, sort_keys=True)

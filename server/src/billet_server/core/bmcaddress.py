@@ -1,0 +1,111 @@
+"""What is wrong with a BMC address, before anything is built for it (Metal3 ``spec.bmc.address``).
+
+Accepts exactly what `billet_server.bmc.address.parse_address` accepts (a test compares them):
+``ipmi://host[:port]``, ``libvirt://…``, ``redfish[+http|+https]://host[:port][/path]``, and a
+bare host, which means ipmi. IPv6 addresses stand in brackets.
+"""
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+SCHEMES = ("ipmi", "libvirt", "redfish", "redfish+http", "redfish+https")
+
+_OTHER_METAL3_SCHEMES = (
+    *("ibmc", "idrac", "idrac-redfish", "idrac-virtualmedia", "ilo4", "ilo4-virtualmedia"),
+    *("ilo5", "ilo5-redfish", "ilo5-virtualmedia", "irmc", "redfish-uefihttp"),
+    "redfish-virtualmedia",
+)
+_PRIVILEGE_LEVELS = ("CALLBACK", "USER", "OPERATOR", "ADMINISTRATOR")
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+_PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
+_KNOWN = "supported are " + ", ".join(f"{scheme}://" for scheme in SCHEMES)
+
+
+def split_scheme(address: str) -> tuple[str, str]:
+    """Return (scheme in lower case, what follows ``scheme://``); a bare host is ipmi."""
+    text = address.strip()
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        return scheme.lower(), rest
+    first, separator, rest = text.partition(":")
+    if not separator or text.startswith("[") or rest.partition("?")[0].isdigit():
+        return "ipmi", text
+    if is_ipv6(text):
+        return "ipmi", f"[{text}]"
+    looks_like_scheme = bool(_SCHEME.fullmatch(first)) and not rest[:1].isdigit()
+    if looks_like_scheme or first.lower() in SCHEMES or _is_other_metal3(first.lower()):
+        return first.lower(), rest
+    return "ipmi", text
+
+
+def address_fault(address: str) -> str:
+    """Return what is wrong with a BMC address as a sentence, "" when nothing is."""
+    scheme, rest = split_scheme(address)
+    if scheme not in SCHEMES:
+        if _is_other_metal3(scheme):
+            return f"the driver {scheme}:// of Metal3 is not available here; {_KNOWN}"
+        return f"unknown BMC scheme {scheme}://; {_KNOWN}"
+    try:
+        parts = urlsplit("//" + rest)
+    except ValueError:
+        return "the host is malformed; an IPv6 address stands in brackets, like ipmi://[fd00::7]"
+    if "@" in parts.netloc:
+        return "user name and password belong in the Secret, not in the address"
+    return _netloc_fault(parts.netloc) or (
+        _redfish_fault(parts) if scheme.startswith("redfish") else _ipmi_fault(parts)
+    )
+
+
+def is_ipv6(text: str) -> bool:
+    """Return whether the text is an IPv6 address."""
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_other_metal3(scheme: str) -> bool:
+    return scheme.removesuffix("+https").removesuffix("+http") in _OTHER_METAL3_SCHEMES
+
+
+def _netloc_fault(netloc: str) -> str:
+    if netloc.startswith("["):
+        host, _, tail = netloc[1:].partition("]")
+        if not is_ipv6(host):
+            return f"{host!r} in brackets is not an IPv6 address"
+    else:
+        host, colon, digits = netloc.partition(":")
+        tail = colon + digits
+        if not host:
+            return "there is no host"
+        if not _HOST_NAME.fullmatch(host) or len(host) > 253:
+            return f"{host!r} is not a host name or an IP address"
+    if tail in ("", ":"):
+        return ""
+    digits = tail[1:]
+    if tail[0] == ":" and digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536:
+        return ""
+    return f"{digits!r} is not a port (1 to 65535)"
+
+
+def _redfish_fault(parts: SplitResult) -> str:
+    if parts.query:
+        return "a Redfish address has no options after '?'"
+    path = parts.path.rstrip("/")
+    if not _PATH.fullmatch(path) or "/.." in path:
+        return f"{path!r} is not the path of a Redfish system"
+    return ""
+
+
+def _ipmi_fault(parts: SplitResult) -> str:
+    if parts.path not in ("", "/"):
+        return f"an IPMI address has no path, but there is {parts.path!r}"
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name.lower() != "privilegelevel" or value.upper() not in _PRIVILEGE_LEVELS:
+            known = ", ".join(_PRIVILEGE_LEVELS)
+            return f"?{name}={value} is not ?privilegelevel= with one of {known}"
+    return ""
