@@ -12,6 +12,7 @@ from collections.abc import Sequence
 BRIDGE = "br0"
 _BRIDGE_MAC = "02:b1:11:e7:00:01"
 _DEADLINE_S = 20.0
+_PACKAGES = {"ip": "iproute2", "nft": "nftables"}
 
 
 class NetError(Exception):
@@ -28,7 +29,8 @@ async def run_tool(*argv: str, stdin: str = "", deadline_s: float = _DEADLINE_S)
             stderr=asyncio.subprocess.PIPE,
         )
     except FileNotFoundError:
-        raise NetError(f"there is no program {argv[0]!r} on this machine") from None
+        package = _PACKAGES.get(argv[0], argv[0])
+        raise NetError(f"there is no program {argv[0]!r}: apt-get install {package}") from None
     try:
         async with asyncio.timeout(deadline_s):
             out, err = await process.communicate(stdin.encode())

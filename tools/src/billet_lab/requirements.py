@@ -12,7 +12,7 @@ _FILES = {
     OVMF_CODE: "ovmf",
     OVMF_VARS: "ovmf",
 }
-_PROGRAMS = {QEMU: "qemu-system-x86", "ip": "iproute2", "nft": "nftables"}
+_PROGRAMS = {QEMU: "qemu-system-x86", "ip": "iproute2"}
 
 
 class RequirementError(Exception):
