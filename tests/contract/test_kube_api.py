@@ -8,6 +8,8 @@ from contextlib import aclosing
 import pytest
 
 from billet_server import errors
+from billet_server.engine.clock import SystemClock
+from billet_server.engine.informer import Informer
 from billet_server.ports import (
     BARE_METAL_HOST,
     CONFIG_MAP,
@@ -611,3 +613,55 @@ async def test_the_api_stopped_and_started_again(world, namespace):
     assert await api.get(CONFIG_MAP, namespace, "a") == made
     patched = await api.patch(CONFIG_MAP, namespace, "a", {"data": {"key": "2"}})
     assert patched["data"] == {"key": "2"}
+
+
+# --- the informer on each API --------------------------------------------------------------
+
+
+async def test_an_informer_follows_through_stop_start_and_lost_history(world, namespace):
+    api = world.api
+    seen = []
+    informer = Informer(
+        api,
+        CONFIG_MAP,
+        clock=SystemClock(),
+        on_change=lambda old, new: seen.append((old, new)),
+        namespaces=[namespace],
+        jitter=lambda: 0.0,
+    )
+
+    async def until(condition):
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+    kept = await api.create(CONFIG_MAP, config_map(namespace, "kept"))
+    doomed = await api.create(CONFIG_MAP, config_map(namespace, "doomed"))
+    task = asyncio.create_task(informer.run())
+    try:
+        await until(lambda: informer.healthy and len(informer) == 2)
+        await world.stop()
+        await until(lambda: not informer.healthy)
+        assert informer.get(namespace, "kept") == kept
+        await world.start()
+        await api.delete(CONFIG_MAP, namespace, "doomed")
+        await world.expire()
+        new = await api.create(CONFIG_MAP, config_map(namespace, "new"))
+        informer.note_written(new)
+        assert informer.get(namespace, "new") == new
+        changed = await api.patch(CONFIG_MAP, namespace, "kept", {"data": {"key": "2"}})
+        await until(
+            lambda: (
+                informer.healthy
+                and informer.get(namespace, "doomed") is None
+                and informer.get(namespace, "kept") == changed
+            )
+        )
+        assert sorted(obj["metadata"]["name"] for obj in informer.items()) == ["kept", "new"]
+        assert [old["metadata"]["uid"] for old, after in seen if after is None] == [
+            doomed["metadata"]["uid"]
+        ]
+        assert sum(after == new for _, after in seen) == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

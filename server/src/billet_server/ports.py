@@ -92,6 +92,7 @@ class KubeApi(Protocol):
     ) -> AsyncIterator[WatchEvent]:
         """Yield changes after ``resource_version`` until the server ends the watch.
 
+        Once the server has taken the watch, a BOOKMARK of ``resource_version`` comes first.
         Raises Gone when the version is too old, Unavailable when the connection breaks.
         """
 
