@@ -19,7 +19,7 @@ from billet_server.core.terms import Credentials, PowerState, Secret
 from billet_server.memory.bmc import MemoryBmcs, MemoryMachine
 from billet_server.ports import BmcTarget
 
-PASSWORD = "correct-horse-battery"
+PASSWORD = "correct-horse-20"
 PACE = Pace(
     answer_s=0.5,
     read_s=0.7,
@@ -28,6 +28,7 @@ PACE = Pace(
     soft_off_s=0.6,
     poll_first_s=0.02,
     poll_most_s=0.1,
+    busy_pause_s=0.02,
     idle_s=1,
 )
 

@@ -76,6 +76,15 @@ class _Client(ServerSession):  # type: ignore[misc]
             return
         super()._got_rakp3(data)
 
+    def handle_client_request(self, request: dict[str, Any]) -> None:
+        """Set Session Privilege Level within the BMC's limit; the rest is pyghmi's."""
+        if (request["netfn"], request["command"]) == (0x06, 0x3B):
+            wanted = request["data"][0] & 0x0F
+            if wanted > min(self.maxpriv, self.bmc.most_privilege):
+                self.send_ipmi_response(code=0x81)
+                return
+        super().handle_client_request(request)
+
     def close_server_session(self) -> None:
         """Forget the client that logged out."""
         self.bmc.forget(self.sockaddr)
@@ -97,6 +106,7 @@ class IpmiBmc(Bmc, asyncio.DatagramProtocol):  # type: ignore[misc]
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._boot_flags = bytes(5)
+        self.most_privilege = 4
         self.uuid = uuid.UUID(machine.uuid)
         self.authdata = {username: password}
         self.kg: bytes | None = None

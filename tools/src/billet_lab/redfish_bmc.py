@@ -237,6 +237,7 @@ class _Service:
             raise _RedfishError(409, "InvalidOperationForSystemState", "The system is off.")
         actions = {
             "On": machine.power_on,
+            "ForceOn": machine.power_on,
             "ForceOff": machine.power_off,
             "GracefulShutdown": machine.soft_off,
         }

@@ -4,7 +4,7 @@ pyghmi's own input and output is not used. It has one thread and one set of dict
 whole process: a packet that arrives while its session is being removed ends that thread for good
 (``_io_graball`` looks a key up twice), one BMC that falls silent between RAKP 4 and Set Session
 Privilege Level stops all others, and a BMC slower than its first time-out (0.5 to 1 s, not grown
-by a new log-in) can never log in. So `Session` overrides the seven methods of pyghmi's class that
+by a new log-in) can never log in. So `Session` overrides the methods of pyghmi's class that
 touch sockets, clocks or threads. Nothing blocks, no thread exists, sessions share nothing.
 """
 
@@ -13,6 +13,7 @@ import contextlib
 import logging
 import math
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self, cast
 
 from pyghmi import exceptions as pyghmi_exceptions
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _CLOSE_SESSION = Command(0x06, 0x3C)
 _SET_PRIVILEGE = Command(0x06, 0x3B)
+MOST_USER_NAME_BYTES, MOST_PASSWORD_BYTES = 16, 20
+"""IPMI 2.0, 22.28 and 22.30."""
+
 _LOCAL_SESSION_IDS = 16
 """Distance between two log-in attempts' session ids, so that late answers match neither."""
 
@@ -61,6 +65,8 @@ def translate(error: Exception) -> SessionError:
 
 class Session(PyghmiSession, asyncio.DatagramProtocol):  # type: ignore[misc]
     """One RMCP+ session over its own UDP socket. Use `open_session`; one command at a time."""
+
+    ipmicallback: Callable[[dict[str, Any]], None]
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """A new object each time: pyghmi would hand out a session it has kept."""
@@ -108,8 +114,11 @@ class Session(PyghmiSession, asyncio.DatagramProtocol):  # type: ignore[misc]
         self._heard_at = self._loop.time()
         self._slowest_s = max(self._slowest_s, self._heard_at - self._asked_at)
         self._resend_s = max(self._resend_s, 2 * self._slowest_s)
+        self._guarded(self._handle_ipmi_packet, packet, None, (data, None, None))
+
+    def _guarded(self, work: Callable[..., Any], *arguments: Any) -> None:
         try:
-            self._handle_ipmi_packet(packet, qent=(data, None, None))
+            work(*arguments)
         except (ValueError, IndexError, KeyError, struct.error) as error:
             log.debug("unreadable packet from BMC %s:%s: %r", self._host, self._udp_port, error)
         except tuple(REASON_OF_EXCEPTION) as error:
@@ -202,6 +211,9 @@ class Session(PyghmiSession, asyncio.DatagramProtocol):  # type: ignore[misc]
     def _assignsocket(cls, server: Any = None, forbiddensockets: Any = ()) -> None:  # noqa: ARG003
         return None
 
+    def _getmaxtimeout(self) -> float:
+        return self._silence_s  # pyghmi would add up its own time-outs, here endless
+
     def _initsession(self) -> None:
         super()._initsession()
         self._asked_at = self._loop.time()
@@ -217,6 +229,17 @@ class Session(PyghmiSession, asyncio.DatagramProtocol):  # type: ignore[misc]
         self._stop_timer()
         if retry:
             self._timer = self._loop.call_later(self._resend_s, self._send_again)
+
+    def _parse_payload(self, payload: bytearray) -> None:
+        # A command sent from within the callback would be forgotten when pyghmi, after it, clears
+        # the request that was answered (it clears the latest one); so callbacks come later.
+        callback = self.ipmicallback
+
+        def later(answer: dict[str, Any]) -> None:
+            self._loop.call_soon(self._guarded, callback, answer)
+
+        self.ipmicallback = later
+        super()._parse_payload(payload)
 
     def _req_priv_level(self) -> None:
         self.logged = 1
@@ -255,6 +278,12 @@ async def open_session(
     host: str, port: int, credentials: Credentials, privilege: int, silence_s: float
 ) -> Session:
     """Log in. Raises SessionError; OSError when the name does not resolve or has no route."""
+    for what, text, most in (
+        ("user names", credentials.username, MOST_USER_NAME_BYTES),
+        ("passwords", credentials.password.reveal(), MOST_PASSWORD_BYTES),
+    ):
+        if len(text.encode()) > most:
+            raise SessionError(Reason.AUTH, f"IPMI {what} have at most {most} bytes")
     loop = asyncio.get_running_loop()
     _, session = await loop.create_datagram_endpoint(
         lambda: Session(host, port, credentials, privilege, silence_s), remote_addr=(host, port)

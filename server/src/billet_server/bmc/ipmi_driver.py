@@ -15,7 +15,6 @@ from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerSta
 log = logging.getLogger(__name__)
 
 _TRIES = 3
-_BUSY_PAUSE_S = 0.5
 
 
 class IpmiBmc:
@@ -113,14 +112,14 @@ class IpmiBmc:
                     self._end_session()
                     stale = kept and error.reason in (Reason.SILENT, Reason.REFUSED)
                     if tries < _TRIES and (stale or error.reason == Reason.BUSY):
-                        await asyncio.sleep(0 if stale else _BUSY_PAUSE_S * tries)
+                        await asyncio.sleep(0 if stale else self._pace.busy_pause_s * tries)
                         continue
                     raise self._attempt(action).session_error(error) from error
                 except OSError as error:
                     raise self._attempt(action).no_way(error) from error
                 if answer.code not in commands.BUSY_CODES or tries == _TRIES:
                     return answer
-                await asyncio.sleep(_BUSY_PAUSE_S * tries)
+                await asyncio.sleep(self._pace.busy_pause_s * tries)
 
     async def _ask_once(self, command: commands.Command) -> Answer:
         self._stop_idling()

@@ -19,6 +19,7 @@ class Pace(NamedTuple):
     ``read_s``: one Redfish answer. ``command_s``: one call with its log-in and retries.
     ``power_s``, ``soft_off_s``: until the power state is as wanted (Metal3 gives 120 and 180).
     ``poll_first_s`` doubling to ``poll_most_s``: between looks at a changing power state.
+    ``busy_pause_s``: before a busy IPMI BMC is asked again, twice that before the second time.
     ``idle_s``: without a command until the session is logged out.
     """
 
@@ -29,6 +30,7 @@ class Pace(NamedTuple):
     soft_off_s: float = 180.0
     poll_first_s: float = 0.1
     poll_most_s: float = 2.0
+    busy_pause_s: float = 0.5
     idle_s: float = 5.0
 
 

@@ -213,6 +213,7 @@ class RedfishSystem:
         )
         # Proxies, .netrc and REQUESTS_CA_BUNDLE are about the Internet, not the BMC network.
         connector._session.trust_env = False  # noqa: SLF001
+        connector._session.max_redirects = 3  # noqa: SLF001
         user, password = self._credentials
         self._connector, self._auth = connector, _Auth(user, password.reveal())
         root = _Root(
@@ -260,6 +261,8 @@ def translate(error: Exception) -> Failure:
     if isinstance(error, exceptions.HTTPError):
         words = _extended_words(error)
         return Failure(reason, f"HTTP {status}" + (f": {words}" if words else ""), status or 0)
+    if "redirects" in str(error):
+        reason = Reason.MALFORMED
     return Failure(reason, str(error))
 
 

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from billet_server.bmc.address import BmcAddress
+from billet_server.bmc.blocking import BlockingPool
 from billet_server.bmc.pacing import Pace, confirm_power
 from billet_server.bmc.redfish import Reading, RedfishSystem, ResetType
 from billet_server.bmc.redfish_errors import Attempt
@@ -14,41 +14,6 @@ from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerSta
 from billet_server.errors import BmcRejected
 
 T = TypeVar("T")
-
-
-class BlockingPool:
-    """A bounded thread pool whose places are counted by threads in use, not by callers waiting."""
-
-    def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, "billet-redfish")
-        self._places = asyncio.Semaphore(threads)
-
-    async def run(self, work: Callable[[], T], within_s: float) -> T:
-        """Run blocking work. Raises TimeoutError ``within_s`` after it *began*.
-
-        Its thread goes on until the library's own time-out; its place is free only then.
-        """
-        await self._places.acquire()
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, work)
-        future.add_done_callback(lambda _: self._places.release())
-        try:
-            await asyncio.wait({future}, timeout=within_s)
-        finally:
-            if not future.done():
-                future.add_done_callback(_forget_outcome)
-        if not future.done():
-            raise TimeoutError
-        return future.result()
-
-    def close(self) -> None:
-        """Take no more work; threads under way end with their requests' time-outs."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _forget_outcome(future: "asyncio.Future[T]") -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 class RedfishBmc:

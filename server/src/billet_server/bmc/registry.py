@@ -5,10 +5,11 @@ import weakref
 from pathlib import Path
 
 from billet_server.bmc.address import BmcAddress, parse_address
+from billet_server.bmc.blocking import BlockingPool
 from billet_server.bmc.ipmi_driver import IpmiBmc
 from billet_server.bmc.pacing import Pace
 from billet_server.bmc.redfish import trusted_certificates
-from billet_server.bmc.redfish_driver import BlockingPool, RedfishBmc
+from billet_server.bmc.redfish_driver import RedfishBmc
 from billet_server.ports import Bmc, BmcTarget
 
 Driver = IpmiBmc | RedfishBmc
@@ -42,10 +43,9 @@ class BmcRegistry:
         return driver
 
     async def close(self) -> None:
-        """Log out everywhere and end the pool."""
+        """Log out everywhere; a BMC that does not answer is not waited for longer than usual."""
         drivers = list(self._drivers.values())
         await asyncio.gather(*(driver.close() for driver in drivers))
-        self._pool.close()
 
     def _build(self, address: BmcAddress, target: BmcTarget) -> Driver:
         lane = self._lanes.setdefault((address.host, address.port), asyncio.Lock())
