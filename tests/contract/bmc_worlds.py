@@ -21,15 +21,15 @@ from billet_server.ports import BmcTarget
 
 PASSWORD = "correct-horse-20"
 PACE = Pace(
-    answer_s=0.5,
-    read_s=0.7,
-    command_s=8,
-    power_s=0.6,
-    soft_off_s=0.6,
+    answer_s=0.9,
+    read_s=1.2,
+    command_s=12,
+    power_s=0.8,
+    soft_off_s=0.8,
     poll_first_s=0.02,
     poll_most_s=0.1,
     busy_pause_s=0.02,
-    idle_s=1,
+    idle_s=0.5,
 )
 
 

@@ -181,7 +181,7 @@ async def test_a_bmc_silent_to_the_user_name_is_reported_with_that_hint():
 
 async def test_a_bmc_slower_than_the_first_resend_can_be_logged_in_to():
     async with bench() as made:
-        made.faults.now = Faults(bmc_slow_s=0.35)  # resent after 0.5 / 3 s
+        made.faults.now = Faults(bmc_slow_s=0.35)  # resent after 0.9 / 3 s
         assert await made.driver().power_state() is PowerState.OFF
 
 
@@ -239,7 +239,7 @@ async def test_a_soft_off_the_system_ignores_is_rejected_with_the_state():
 async def test_a_bmc_dead_before_the_first_call_is_unreachable_within_the_deadline():
     async with bench() as made:
         made.faults.now = Faults(bmc_dead=True)
-        with pytest.raises(BmcUnreachable, match=r"no answer on UDP 127.0.0.1:\d+ within 0.5 s"):
+        with pytest.raises(BmcUnreachable, match=r"no answer on UDP 127.0.0.1:\d+ within 0.9 s"):
             await made.driver().power_state()
 
 

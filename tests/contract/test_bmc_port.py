@@ -14,7 +14,14 @@ from billet_server.errors import (
     BmcRejected,
     BmcUnreachable,
 )
-from contract.bmc_worlds import PASSWORD, MemoryWorld, SimulatedWorld, Simulator, write_certificate
+from contract.bmc_worlds import (
+    PACE,
+    PASSWORD,
+    MemoryWorld,
+    SimulatedWorld,
+    Simulator,
+    write_certificate,
+)
 
 KINDS = ["memory", "ipmi", "redfish+http", "redfish+https"]
 NEEDS_WIRE = [kind for kind in KINDS if kind != "memory"]
@@ -246,7 +253,7 @@ async def test_a_name_that_does_not_resolve_is_unreachable(world):
 async def test_sessions_end_with_idleness_and_the_next_command_works(world):
     bmc = world.open()
     await bmc.power_on()
-    await asyncio.sleep(1.2)  # idle_s is 1
+    await asyncio.sleep(PACE.idle_s + 0.2)
     assert await bmc.power_state() is PowerState.ON
 
 
