@@ -134,18 +134,20 @@ class Collector:
                 await self._delete_dependents(key, obj)
             return
         # Owners of kinds that are not served here cannot be known to be gone.
-        owners = set(owner_uids(obj))
         known = {
             owner["uid"]
             for owner in obj["metadata"].get("ownerReferences", ())
             if self._registry.serves(owner["apiVersion"], owner["kind"])
         }
-        gone = known - self._store.existing(known)
-        if not gone:
-            return
-        if gone == owners:
-            await self._delete(key, uid=obj["metadata"]["uid"])
-        else:
+        await self._leave_owners(key, obj, known - self._store.existing(known))
+
+    async def _leave_owners(
+        self, key: Key, obj: Object, gone: set[str], propagation: str = "Background"
+    ) -> None:
+        """Take owners out of a dependent, or remove it with the last one."""
+        if gone >= set(owner_uids(obj)) and gone:
+            await self._delete(key, uid=obj["metadata"]["uid"], propagation=propagation)
+        elif gone:
             await self._objects.update_system(key, lambda old: drop_owners(old, gone))
 
     async def _empty_namespace(self, name: str) -> None:
@@ -172,7 +174,9 @@ class Collector:
     async def _delete_dependents(self, key: Key, obj: Object) -> None:
         uid = obj["metadata"]["uid"]
         for dependent in self._store.dependents(uid):
-            await self._delete(dependent, propagation="Foreground")
+            if body := self._store.get(dependent):
+                found = encoding.decode(body)
+                await self._leave_owners(dependent, found, {uid}, propagation="Foreground")
         if not self._store.dependents(uid):
             await self._drop_finalizer(key, FOREGROUND)
 

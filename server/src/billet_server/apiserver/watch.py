@@ -74,21 +74,20 @@ class Subscription:
         self._wake.set()
 
     def wake(self) -> None:
-        """End a `wait` without an event."""
+        """End the present or next `wait` without an event."""
         self._wake.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when there is something to take, when woken, or after a time."""
-        if self.is_idle:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
+        """Return when something came or woke it since the last `take`, or after a time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
 
     def take(self) -> list[Event]:
         """Return and forget the queued events."""
+        self._wake.clear()
         events = list(self._events)
         self._events.clear()
         return events
