@@ -1,12 +1,14 @@
 """What the agent's tests share: a web server with faults, disk images, a machine of files."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import random
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,7 +69,9 @@ class WebServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.base = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     def url(self, path: str) -> str:
@@ -130,9 +134,23 @@ def run(*argv: object) -> str:
 
 
 def make_gpt_image(
-    path: Path, size_mib: int = 40, *, seed: int = 1, boot_code: bool = True, esp: bool = True
+    path: Path, size_mib: int = 40, *, boot_code: bool = True, esp: bool = True
 ) -> Path:
-    """Make a raw whole-disk image: GPT, ESP with loader and boot list, a root file system."""
+    """Make a raw whole-disk image: GPT, ESP with loader and boot list, a root partition."""
+    path.write_bytes(_gpt_image(size_mib, boot_code, esp))
+    return path
+
+
+@functools.lru_cache(maxsize=6)
+def _gpt_image(size_mib: int, boot_code: bool, esp: bool) -> bytes:
+    """Return such an image; sgdisk sleeps a second on every call, so each is made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "os.raw"
+        _build_gpt_image(path, size_mib, boot_code, esp)
+        return path.read_bytes()
+
+
+def _build_gpt_image(path: Path, size_mib: int, boot_code: bool, esp: bool) -> None:
     with path.open("wb") as file:
         file.truncate(size_mib * MIB)
     parts = ["-n", "1:20480:0", "-t", "1:8300", "-c", "1:root"]
@@ -141,14 +159,13 @@ def make_gpt_image(
     run("sgdisk", "--clear", *parts, path)
     if esp:
         _fill_esp(path)
-    noise = random.Random(seed)
+    noise = random.Random(1)
     with path.open("r+b") as file:
         if boot_code:
             file.write(b"\xeb\x63\x90" + noise.randbytes(400))
         for offset in range(10 * MIB, (size_mib - 1) * MIB, 5 * MIB):
             file.seek(offset)
             file.write(noise.randbytes(MIB))
-    return path
 
 
 def _fill_esp(path: Path) -> None:

@@ -218,10 +218,30 @@ def test_image_larger_than_the_disk(case: Case) -> None:
 
 
 def test_image_that_does_not_fit_in_memory(case: Case) -> None:
-    source = case.publish(to_qcow2(make_gpt_image(case.folder / "os.raw")))
+    source = case.publish(to_qcow2(make_gpt_image(case.folder / "os.raw", 60)))
     problem = case.refused(source, case.machine(memory_bytes=100 * MIB))
     assert problem.problem == "image-memory"
     assert str(100 * MIB) in problem.message
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_image_bigger_than_memory_is_held_at_the_disks_end(case: Case, form: str) -> None:
+    raw = make_gpt_image(case.folder / "os.raw")
+    made = raw.with_suffix(f".{form}")
+    run("qemu-img", "convert", "-f", "raw", "-O", form, raw, made)
+    case.deploy(case.publish(made), case.machine(memory_bytes=0), CONFIG_DRIVE)
+    assert_same_content(raw, case.disk)
+    assert "No problems found" in run("sgdisk", "-v", case.disk)
+    assert any("held at the disk's end" in line for line in case.recorder.lines)
+    assert made.read_bytes()[:512] not in case.disk.read_bytes()
+
+
+def test_a_wrong_digest_held_at_the_disks_end_is_wiped(case: Case) -> None:
+    source = case.publish(to_qcow2(make_gpt_image(case.folder / "os.raw")))
+    machine = case.machine(memory_bytes=0)
+    problem = case.refused(ImageSource(source.url, "0" * 64), machine)
+    assert problem.problem == "image-checksum"
+    case.assert_not_bootable()
 
 
 def test_no_disk_fits(case: Case) -> None:

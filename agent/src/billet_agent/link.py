@@ -38,12 +38,22 @@ STEADY_S = 30.0
 """A session that lasted so long was a good one: the next pause is short again."""
 
 
-class LinkError(Exception):
-    """The link is down; the text says why, ``retry_after_s`` when the server wants a pause."""
+NO_NETWORK_S = 0.5
+"""The pause while this machine has no network: its tries cost nobody anything."""
 
-    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+
+class LinkError(Exception):
+    """The link is down; the text says why, ``retry_after_s`` when the server wants a pause.
+
+    ``local``: the machine has no network yet.
+    """
+
+    def __init__(
+        self, text: str, retry_after_s: float | None = None, *, local: bool = False
+    ) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
+        self.local = local
 
 
 class Link:
@@ -93,8 +103,9 @@ class Link:
                 raise error or RuntimeError("a session ends by an error only")
             if time.monotonic() - started > STEADY_S:
                 self._backoff.reset()
-            pause = max(self._backoff.next_s(), error.retry_after_s or 0.0)
-            self._state(f"cannot reach server {server}: {error}; next try in {pause:.0f} s")
+            pause = NO_NETWORK_S if error.local else self._backoff.next_s()
+            pause = max(pause, error.retry_after_s or 0.0)
+            self._state(f"cannot reach server {server}: {error}; next try in {pause:.2g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._left.wait(), pause)
 
@@ -145,7 +156,7 @@ class Link:
                     session, settings.ca_url, settings.ca_sha256, self._clock
                 )
             except TrustError as error:
-                raise LinkError(str(error)) from error
+                raise LinkError(str(error), local=error.local) from error
             if line:
                 log.warning("%s", line)
         return self._trusted

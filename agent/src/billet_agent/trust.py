@@ -5,6 +5,7 @@ it is that certificate, and from then on TLS is verified in full (chain, names, 
 whose clock is wrong would refuse a good certificate, so the clock follows the server's Date.
 """
 
+import errno
 import hashlib
 import re
 import ssl
@@ -19,13 +20,21 @@ import aiohttp
 CLOCK_TOLERANCE_S = 60.0
 _FETCH_S = 15.0
 _CA_BYTES = 256 * 1024
+_NO_NETWORK = {errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 _PEM = re.compile(
     r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII
 )
 
 
 class TrustError(Exception):
-    """The CA could not be fetched or is not the pinned one."""
+    """The CA could not be fetched or is not the pinned one.
+
+    ``local``: this machine has no network yet; no server was bothered.
+    """
+
+    def __init__(self, text: str, *, local: bool = False) -> None:
+        super().__init__(text)
+        self.local = local
 
 
 class WallClock(Protocol):
@@ -85,7 +94,8 @@ async def fetch_ca(session: aiohttp.ClientSession, url: str) -> Fetched:
     except TimeoutError as error:
         raise TrustError(f"{url} did not answer in {_FETCH_S:.0f} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise TrustError(f"{url}: {error}") from error
+        local = isinstance(error, OSError) and error.errno in _NO_NETWORK
+        raise TrustError(f"{url}: {error}", local=local) from error
 
 
 def pick_pinned(text: str, sha256: str, url: str) -> str:

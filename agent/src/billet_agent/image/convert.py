@@ -25,11 +25,16 @@ _PERCENT = re.compile(r"\(\s*(\d+(?:\.\d+)?)/100%\)")
 
 
 class Source(NamedTuple):
-    """An inspected image file: its path, format and the size of the disk inside."""
+    """An inspected image file: its path, format and the size of the disk inside.
+
+    ``slice`` (offset, size in bytes) tells where the file is when ``path`` is a disk.
+    """
 
     path: str
     format: str
     virtual_bytes: int
+    slice: tuple[int, int] | None = None
+    is_block: bool = False
 
 
 def read_slice(tools: Tools, source: Source, offset: int, size: int) -> bytes:
@@ -117,9 +122,19 @@ def _source(source: Source, offset: int, size: int) -> str:
     image: dict[str, object] = {
         "driver": source.format,
         "read-only": True,
-        "file": {"driver": "file", "filename": source.path, "locking": "off"},
+        "file": _file(source),
     }
     if source.format in {"qcow2", "vmdk"}:
         image["backing"] = None
     node = {"driver": "raw", "offset": offset, "size": size, "file": image}
     return f"json:{json.dumps(node)}"
+
+
+def _file(source: Source) -> dict[str, object]:
+    driver = "host_device" if source.is_block else "file"
+    file: dict[str, object] = {"driver": driver, "filename": source.path, "locking": "off"}
+    if source.slice is None:
+        return file
+    offset, size = source.slice
+    size = -(-size // _ALIGN) * _ALIGN
+    return {"driver": "raw", "offset": offset, "size": size, "file": file}

@@ -20,8 +20,8 @@ _AGENT = "billet-agent"
 class Patience(NamedTuple):
     """How long and how often: seconds to connect and without a byte, tries in a row, redirects.
 
-    A try that brought new bytes counts afresh; ``most_tries`` ends it in any case. The n-th
-    pause is ``pause_s`` times 2^(n-1).
+    A try that came further, where the server can resume, counts afresh; ``most_tries`` ends it
+    in any case. The n-th pause in a row is ``pause_s`` times 2^(n-1).
     """
 
     connect_s: float = 30.0
@@ -98,7 +98,8 @@ class Fetch:
                 self._once()
                 return self._offset
             except _Broken as error:
-                row = 1 if self._offset > best else row + 1
+                resumes = self._validator is not None and self._offset > best
+                row = 1 if resumes else row + 1
                 best = max(best, self._offset)
                 if row >= patience.tries or attempt == patience.most_tries:
                     raise self._given_up(error, attempt) from error

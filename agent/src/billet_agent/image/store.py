@@ -81,6 +81,67 @@ class MemoryStore:
             )
 
 
+class DiskStore:
+    """An image file held at the end of the disk it is for, where memory is too small for it.
+
+    Between the disk inside the image and the last MiB there must be room for the file; it is
+    overwritten by what comes there later. `room` tells whether there is.
+    """
+
+    def __init__(self, disk: Disk, virtual_bytes: int, total_bytes: int) -> None:
+        self._disk = disk
+        self._total = total_bytes
+        self._size = 0
+        self._flushed = 0
+        self.offset = self._place(disk, total_bytes)
+        if self.offset < virtual_bytes:
+            raise ValueError("there is no room behind the image's disk")
+
+    @staticmethod
+    def room(disk: Disk, virtual_bytes: int, total_bytes: int | None) -> bool:
+        """Tell whether a file of an announced size fits behind the image's disk."""
+        return total_bytes is not None and DiskStore._place(disk, total_bytes) >= virtual_bytes
+
+    @staticmethod
+    def _place(disk: Disk, total_bytes: int) -> int:
+        return (disk.size_bytes - MIB - total_bytes) // MIB * MIB
+
+    @property
+    def path(self) -> str:
+        """Return the disk's path; the file starts at ``offset`` bytes in it."""
+        return self._disk.path
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes are held."""
+        return self._size
+
+    def start(self, length: int) -> bytes:
+        """Return the first bytes."""
+        return self._disk.read(self.offset, min(length, self._size))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append; raises JobFailed image-fetch when more comes than was announced."""
+        if self._size + len(data) > self._total:
+            raise failure("image-fetch", f"more came than the announced {self._total} bytes")
+        self._disk.write(self.offset + self._size, data)
+        self._size += len(data)
+        if self._size - self._flushed > _FLUSH_EVERY:
+            self._disk.flush()
+            self._flushed = self._size
+
+    def close(self) -> None:
+        """Take away the file's header, so that nothing mistakes it for an image."""
+        if self._size:
+            self._disk.zero(self.offset, min(self._size, MIB))
+            self._size = 0
+
+
+def fits_in_memory(total_bytes: int | None, available_bytes: int) -> bool:
+    """Tell whether `MemoryStore` would take a file of that size now."""
+    return (total_bytes or 0) + RESERVE_BYTES <= available_bytes
+
+
 class RawStore:
     """A raw image on its way to the disk: all but the first and the last MiB is written at once.
 

@@ -13,11 +13,13 @@ from billet_agent.disk import Disk
 from billet_agent.image.convert import Source, read_slice, write_slice
 from billet_agent.image.fetch import Fetch, TextSink, show_url
 from billet_agent.image.store import (
+    DiskStore,
     ImageReceiver,
     MemoryStore,
     RawStore,
     Store,
     check_size,
+    fits_in_memory,
 )
 from billet_agent.jobs.clean import clean_disks
 from billet_agent.jobs.context import JobContext
@@ -147,11 +149,35 @@ class _Deployment:
 
     def _open_store(self, inspected: Inspected, total: int | None) -> Store:
         if inspected.virtual_bytes is not None:
-            check_size(inspected.virtual_bytes, self._disk, self._url)
-            return MemoryStore(total, self._machine.memory_available, self._url)
+            return self._hold(inspected.virtual_bytes, total)
         self._context.log(f"{self._url} is raw: it is written as it arrives")
         self._touched = True
         return RawStore(self._disk, total, self._url)
+
+    def _hold(self, virtual_bytes: int, total: int | None) -> Store:
+        """Hold the file in memory, or where that is too small and there is room, on the disk."""
+        check_size(virtual_bytes, self._disk, self._url)
+        available = self._machine.memory_available
+        memory_is_enough = fits_in_memory(total, available())
+        if (
+            memory_is_enough
+            or total is None
+            or not DiskStore.room(self._disk, virtual_bytes, total)
+        ):
+            return MemoryStore(total, available, self._url)
+        self._context.log(f"{self._url} is bigger than free memory: held at the disk's end")
+        self._clear_disk()
+        return DiskStore(self._disk, virtual_bytes, total)
+
+    def _clear_disk(self) -> None:
+        """Make the disk unbootable before the first byte of an image is written to it.
+
+        First discard, then zero: what a discarded sector reads as is anybody's guess.
+        """
+        self._touched = True
+        if self._disk.discard():
+            self._context.log(f"discarded all of {self._disk.path}")
+        self._disk.wipe_edges()
 
     def _fetch(self) -> int:
         image = self._params.image
@@ -176,7 +202,7 @@ class _Deployment:
             offset, tail = store.tail
             edges = _Edges(bytes(store.head), offset, tail, store.size_bytes)
             return edges, self._plan(edges, {})
-        if not isinstance(store, MemoryStore):
+        if not isinstance(store, MemoryStore | DiskStore):
             raise TypeError("an image that was fetched has a store")
         with self._context.step("image-header"):
             source = self._inspect(store)
@@ -187,7 +213,7 @@ class _Deployment:
             self._write_middle(source, edges)
         return edges, layout
 
-    def _inspect(self, store: MemoryStore) -> Source:
+    def _inspect(self, store: MemoryStore | DiskStore) -> Source:
         """Look again, now that all of the file is there and proved."""
         start = store.start(DETECT_BYTES)
         found = inspect_image(start, self._params.image.format, self._url, store.size_bytes)
@@ -195,6 +221,10 @@ class _Deployment:
         if size is None:
             raise TypeError("a raw image is never held in memory")
         check_size(size, self._disk, self._url)
+        if isinstance(store, DiskStore):
+            self._disk.flush()
+            place = (store.offset, store.size_bytes)
+            return Source(store.path, found.format, size, place, self._disk.is_block)
         return Source(store.path, found.format, size)
 
     def _edges(self, source: Source) -> _Edges:
@@ -229,11 +259,8 @@ class _Deployment:
 
     def _write_middle(self, source: Source, edges: _Edges) -> None:
         context, size = self._context, edges.tail_offset - HEAD_BYTES
-        self._touched = True
-        # First discard, then zero: what a discarded sector reads as is anybody's guess.
-        if self._disk.discard():
-            context.log(f"discarded all of {self._disk.path}")
-        self._disk.wipe_edges()
+        if source.slice is None:
+            self._clear_disk()
         context.expect(max(0, size))
         write_slice(
             self._machine.tools,
