@@ -14,18 +14,20 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from billet_server import errors, pki
+from billet_server.apiserver.schema import FieldError
 from billet_server.apiserver.server import ApiServer
 from billet_server.bmc.registry import BmcRegistry
 from billet_server.boot.dhcp import DhcpSettings
 from billet_server.boot.dnsmasq import Dnsmasq
 from billet_server.boot.http import BootHttp
+from billet_server.core.validate import validate_host
 from billet_server.engine.clock import SystemClock
 from billet_server.engine.controller import Controller
 from billet_server.engine.directory import AgentAddress, Directory
 from billet_server.gateway import token
 from billet_server.gateway.server import Gateway
 from billet_server.kube.client import open_kube
-from billet_server.ports import BARE_METAL_HOST, KubeApi
+from billet_server.ports import BARE_METAL_HOST, KubeApi, Object
 from billet_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -116,14 +118,17 @@ async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Contr
 async def _start_api(
     settings: Settings, stack: contextlib.AsyncExitStack, announce: Announce
 ) -> Path:
-    server = ApiServer(settings.state_dir)
-    handed = None
-    if settings.api_fd is not None:
-        handed = socket.socket(fileno=settings.api_fd)
+    validators = {BARE_METAL_HOST: _host_faults}
+    server = ApiServer(settings.state_dir, validators=validators)
+    handed = None if settings.api_fd is None else socket.socket(fileno=settings.api_fd)
     await server.start(host=settings.api_host, port=settings.api_port, sock=handed)
     stack.push_async_callback(server.stop)
     announce(f"API on {server.url}; kubectl --kubeconfig {server.kubeconfig_path}")
-    return server.kubeconfig_path
+    return server.kubeconfig_path if handed is None else await server.listen_on_loopback()
+
+
+def _host_faults(new: Object, old: Object | None) -> list[FieldError]:
+    return [FieldError(*fault) for fault in validate_host(new, old)]
 
 
 async def _check_api(api: KubeApi) -> None:
