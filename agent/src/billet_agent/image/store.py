@@ -98,9 +98,9 @@ class DiskStore:
             raise ValueError("there is no room behind the image's disk")
 
     @staticmethod
-    def room(disk: Disk, virtual_bytes: int, total_bytes: int | None) -> bool:
+    def room(disk: Disk, virtual_bytes: int, total_bytes: int) -> bool:
         """Tell whether a file of an announced size fits behind the image's disk."""
-        return total_bytes is not None and DiskStore._place(disk, total_bytes) >= virtual_bytes
+        return DiskStore._place(disk, total_bytes) >= virtual_bytes
 
     @staticmethod
     def _place(disk: Disk, total_bytes: int) -> int:

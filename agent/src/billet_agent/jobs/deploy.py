@@ -128,7 +128,8 @@ class _Deployment:
             self._wipe()
             raise
         finally:
-            self._receiver.close()
+            with contextlib.suppress(JobFailed):
+                self._receiver.close()
         return DeployResult(
             root_disk=choice.disk.name,
             root_disk_reason=choice.reason,
@@ -158,13 +159,10 @@ class _Deployment:
         """Hold the file in memory, or where that is too small and there is room, on the disk."""
         check_size(virtual_bytes, self._disk, self._url)
         available = self._machine.memory_available
-        memory_is_enough = fits_in_memory(total, available())
-        if (
-            memory_is_enough
-            or total is None
-            or not DiskStore.room(self._disk, virtual_bytes, total)
-        ):
+        if total is None or fits_in_memory(total, available()):
             return MemoryStore(total, available, self._url)
+        if not DiskStore.room(self._disk, virtual_bytes, total):
+            return MemoryStore(total, available, self._url)  # raises, with both figures
         self._context.log(f"{self._url} is bigger than free memory: held at the disk's end")
         self._clear_disk()
         return DiskStore(self._disk, virtual_bytes, total)
