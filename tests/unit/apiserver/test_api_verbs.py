@@ -2,11 +2,21 @@
 
 import asyncio
 import base64
+import socket
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 
+from billet_server.apiserver import ApiServer
+from billet_server.apiserver.collector import Collector
+from billet_server.apiserver.definitions import builtin_definitions
+from billet_server.apiserver.objects import Objects, WriteOptions
+from billet_server.apiserver.registry import Registry, initial_namespace
 from billet_server.apiserver.schema import FieldError
-from billet_server.ports import BARE_METAL_HOST
+from billet_server.apiserver.store import Key, Store
+from billet_server.errors import ConfigError
+from billet_server.ports import BARE_METAL_HOST, EVENT, NAMESPACE
 
 STATUS = "application/merge-patch+json"
 
@@ -593,7 +603,14 @@ async def test_only_the_token_opens_the_door(client):
     for path in ("/healthz", "/livez", "/readyz", "/version"):
         assert (await client.get(path, Authorization="")).status == 200
     files = client.server.kubeconfig_path.parent
-    for name in ("kubeconfig", "token", "pki/ca.key", "pki/api.key"):
+    for name in (
+        "kubeconfig",
+        "token",
+        "pki/ca.key",
+        "pki/api.key",
+        "objects.sqlite",
+        "objects.sqlite-wal",
+    ):
         assert (files / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -639,3 +656,56 @@ async def test_questions_about_oneself(client):
     answer = await client.make(path, question)
     assert answer["status"]["allowed"] is True
     assert answer["spec"] == question["spec"]
+
+
+async def test_a_listening_socket_may_be_handed_in(tmp_path, connect):
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = ApiServer(tmp_path / "own", namespace="metal3")
+    await server.start(host="ignored.example", port=1, sock=listener)
+    assert server.url == f"https://127.0.0.1:{port}"
+    config = yaml.safe_load(server.kubeconfig_path.read_text())
+    assert config["contexts"][0]["context"]["namespace"] == "metal3"
+    client = connect(server)
+    assert (await client.get("/api/v1/namespaces/metal3")).status == 200
+    await client.close()
+    await server.stop()
+
+
+async def test_an_address_in_use_is_said_plainly(tmp_path, client):
+    port = int(client.server.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}"):
+        await ApiServer(tmp_path / "other").start(host="127.0.0.1", port=port)
+
+
+async def test_a_disk_that_is_full_is_an_error_not_a_lie(client, make_config_map):
+    path = client.server.kubeconfig_path.parent / "objects.sqlite"
+    pages = path.stat().st_size // 4096
+    client.server._store._writer.execute(f"PRAGMA max_page_count={pages}")
+    large = {**make_config_map(), "data": {"a": "x" * 10**6}}
+    answer = await client("POST", client.config_maps, large)
+    assert (answer.status, answer.json["reason"]) == (500, "InternalError")
+    assert "cannot be written" in answer.message
+    client.server._store._writer.execute(f"PRAGMA max_page_count={2**30}")
+    await client.make(client.config_maps, make_config_map())
+
+
+async def test_old_events_go(tmp_path):
+    store = Store(tmp_path / "o.sqlite")
+    registry = Registry(builtin_definitions())
+    times = [datetime(2024, 1, 1, tzinfo=UTC)]
+    objects = Objects(store, registry, {}, lambda: times[0])
+    namespaces, events = registry.find_kind(NAMESPACE), registry.find_kind(EVENT)
+    await objects.create(namespaces, "", initial_namespace("n"), WriteOptions())
+    event = {"involvedObject": {"kind": "X", "namespace": "n"}, "metadata": {"name": "old"}}
+    await objects.create(events, "n", event, WriteOptions())
+    times[0] += timedelta(minutes=50)
+    await objects.create(events, "n", {**event, "metadata": {"name": "new"}}, WriteOptions())
+    times[0] += timedelta(minutes=20)
+    collector = Collector(store, objects, registry, sweep_every_s=0.01, clock=times[0].timestamp)
+    running = asyncio.create_task(collector.run())
+    while store.get(Key("/events", "n", "old")) is not None:
+        await asyncio.sleep(0.01)
+    assert store.get(Key("/events", "n", "new")) is not None
+    running.cancel()
+    store.close()

@@ -131,6 +131,18 @@ async def test_tables_are_watched_too(client, make_host):
         assert second["object"]["rows"][0]["cells"][0] == "h1"
 
 
+async def test_a_watcher_that_leaves_is_forgotten(client):
+    hub = client.server._hub
+    async with client.watch(f"{ALL_MAPS}?watch=1"):
+        while not hub._topics:
+            await asyncio.sleep(0.01)
+    for _ in range(300):
+        if not hub._topics:
+            break
+        await asyncio.sleep(0.01)
+    assert not hub._topics
+
+
 async def test_stopping_the_server_ends_watches(running, connect):
     server = await running()
     client = connect(server)

@@ -29,15 +29,22 @@ EVENT_LIFE_S = 3600
 """How long Events are kept after they were last written, as in Kubernetes."""
 
 SWEEP_EVERY_S = 60.0
+SWEEP_OBJECTS = 500
 _CRDS = store_path(CRD)
 _LOG = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
-    """Something to look at: an object (its key), or the dependents of a uid that is gone."""
+    """Something to look at: an object (its key), or the dependents of a uid that is gone.
+
+    Neither: Events that are old enough to go.
+    """
 
     key: Key | None = None
     owner: str = ""
+
+
+_SWEEP = Task()
 
 
 class Collector:
@@ -93,7 +100,7 @@ class Collector:
                 async with asyncio.timeout(self._sweep_every_s):
                     await self._wake.wait()
             except TimeoutError:
-                await self._sweep()
+                self.add(_SWEEP)
 
     def _look_at_all(self) -> None:
         for key in self._store.orphans():
@@ -105,13 +112,19 @@ class Collector:
                     self.add(Task(key=Key(resource, "", obj["metadata"]["name"])))
 
     async def _sweep(self) -> None:
-        """Let go of old Events."""
+        """Let go of old Events, some at a time."""
         before = int(self._clock()) - EVENT_LIFE_S
-        for key in self._store.written_before(store_path(EVENT), before):
+        old = self._store.written_before(store_path(EVENT), before, limit=SWEEP_OBJECTS)
+        for key in old:
             await self._delete(key)
+        if len(old) == SWEEP_OBJECTS:
+            self.add(_SWEEP)
 
     async def _work(self, task: Task) -> None:
         try:
+            if task == _SWEEP:
+                await self._sweep()
+                return
             if task.key is None:
                 for dependent in self._store.dependents(task.owner):
                     self.add(Task(key=dependent))
@@ -119,9 +132,11 @@ class Collector:
             body = self._store.get(task.key)
             if body is not None:
                 await self._look_at(task.key, encoding.decode(body))
-        except (ApiError, OSError, Stale) as error:
+        except ApiError as error:
             # The next change of the object, or the next start, brings it up again.
             _LOG.warning("cleaning up after %s: %s", task.key or task.owner, error)
+        except Exception:  # noqa: BLE001 - the edge of a task that nobody awaits
+            _LOG.exception("cleaning up after %s", task.key or task.owner)
 
     async def _look_at(self, key: Key, obj: Object) -> None:
         if is_deleting(obj):
@@ -151,16 +166,13 @@ class Collector:
             await self._objects.update_system(key, lambda old: drop_owners(old, gone))
 
     async def _empty_namespace(self, name: str) -> None:
-        keys = self._store.in_namespace(name)
-        for key in keys:
+        for key in self._store.in_namespace(name):
             await self._delete(key)
         if not self._store.in_namespace(name, limit=1):
             try:
                 await self._objects.remove_namespace(name)
             except Stale:
                 self.add(Task(key=Key(NAMESPACES, "", name)))
-        elif len(keys) == 500:
-            self.add(Task(key=Key(NAMESPACES, "", name)))
 
     async def _empty_definition(self, key: Key, crd: Object) -> None:
         group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]

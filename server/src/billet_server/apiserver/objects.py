@@ -17,6 +17,7 @@ from billet_server.apiserver.admission import (
     render_time,
 )
 from billet_server.apiserver.failure import (
+    Failure,
     already_exists,
     conflict,
     forbidden,
@@ -232,7 +233,11 @@ class Objects:
         raise conflict(resource_name(resource.kind), key.name)
 
     async def _commit(self, operation: Operation) -> Change:
-        return await asyncio.wrap_future(self._store.submit(operation))
+        try:
+            return await asyncio.wrap_future(self._store.submit(operation))
+        except OSError as error:
+            message = f"Internal error occurred: {error}"
+            raise Failure(500, "InternalError", message) from error
 
     def _put(self, key: Key, obj: Object, expect: int | None) -> Put:
         meta = obj["metadata"]

@@ -150,6 +150,8 @@ class Store:
         self._max_rows, self._max_bytes = max_log_rows, max_log_bytes
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        # It holds Secrets; SQLite gives its side files the same mode.
+        path.touch(mode=0o600)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = self._connect()
         self._prepare()
@@ -403,7 +405,7 @@ class Store:
         return bool(version < row[0] - 1)
 
     def in_namespace(
-        self, namespace: str, *, limit: int = 500, _on: sqlite3.Connection | None = None
+        self, namespace: str, *, limit: int = -1, _on: sqlite3.Connection | None = None
     ) -> list[Key]:
         """Return keys of objects in a namespace."""
         rows = (_on or self._reader()).execute(
