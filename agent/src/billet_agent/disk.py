@@ -1,10 +1,12 @@
 """A disk (or a plain file in its place): bytes at offsets, flush, zero, discard, re-read."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 import struct
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +18,8 @@ _BLKSSZGET = 0x1268
 _BLKDISCARD = 0x1277
 _BLKZEROOUT = 0x127F
 _CHUNK = 1 << 20
+_REREAD_TRIES = 5
+_REREAD_PAUSE_S = 0.2
 EDGE_BYTES = 1 << 20
 """How much of a disk's start and end holds partition tables and signatures."""
 
@@ -121,11 +125,17 @@ class Disk:
         return True
 
     def reread_table(self) -> bool:
-        """Ask the kernel to read the partition table; False when it cannot (busy, plain file)."""
-        if not self.is_block:
-            return False
-        try:
-            fcntl.ioctl(self._fd, _BLKRRPART)
-        except OSError:
-            return False
-        return True
+        """Ask the kernel to read the partition table; False when it cannot (busy, plain file).
+
+        While udev looks at a partition the kernel answers EBUSY, so it is asked some times.
+        """
+        for _ in range(_REREAD_TRIES if self.is_block else 0):
+            try:
+                fcntl.ioctl(self._fd, _BLKRRPART)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    return False
+                time.sleep(_REREAD_PAUSE_S)
+            else:
+                return True
+        return False
