@@ -8,7 +8,7 @@ from pathlib import Path
 
 from billet_ramdisk.build import Repository, build
 from billet_ramdisk.dib import as_root
-from billet_ramdisk.steps import BuildError
+from billet_ramdisk.steps import BuildError, give_back
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -27,13 +27,12 @@ def main() -> int:
         prefix = as_root()
         if prefix:
             os.execvp(prefix[0], [*prefix, sys.executable, "-m", "billet_ramdisk", *sys.argv[1:]])
-        build(
-            Repository(TOP),
-            options.out.resolve(),
-            options.debs.resolve(),
-            force=options.force,
-            elements=options.element,
-        )
+        out, debs = options.out.resolve(), options.debs.resolve()
+        try:
+            build(Repository(TOP), out, debs, force=options.force, elements=options.element)
+        finally:
+            give_back(out)
+            give_back(debs)
     except (BuildError, OSError, subprocess.SubprocessError) as error:
         sys.stderr.write(f"ramdisk: not built: {error}\n")
         return 1

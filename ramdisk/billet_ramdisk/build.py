@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,11 @@ from typing import Any, NamedTuple
 from billet_ramdisk import layers
 from billet_ramdisk.dib import run_elements
 from billet_ramdisk.inputs import digest_files, digest_texts
-from billet_ramdisk.steps import BuildError, Steps
+from billet_ramdisk.steps import BuildError, Steps, turn
 from billet_ramdisk.wheels import collect_wheels, pinned_closure
+
+BASE_MODULES = ("debs", "kernel", "layers", "rootfs", "sources", "steps")
+"""What of this package has a hand in the base layer."""
 
 SITE = Path("usr/local/lib")
 LAUNCHER = """#!/usr/bin/python3 -s
@@ -59,11 +63,11 @@ class Digests(NamedTuple):
 def input_digests(repository: Repository, pins: list[str], elements: list[str]) -> Digests:
     """Digests of the inputs of both layers; the agent's includes the base's."""
     source = repository.ramdisk
-    base = digest_texts(
-        digest_files([source / "billet_ramdisk", source / "elements"], source), *elements
-    )
-    paths = [repository.agent / "src", repository.agent / "pyproject.toml"]
-    return Digests(base, digest_texts(base, digest_files(paths, repository.agent), *pins))
+    code = source / "billet_ramdisk"
+    paths = [source / "elements", *(code / f"{name}.py" for name in BASE_MODULES)]
+    base = digest_texts(digest_files(paths, source), *elements)
+    paths = [code, repository.agent / "src", repository.agent / "pyproject.toml"]
+    return Digests(base, digest_texts(base, digest_files(paths, repository.top), *pins))
 
 
 def build(
@@ -73,13 +77,23 @@ def build(
 
     ``elements`` are further diskimage-builder elements for the base layer, by name.
     """
+
+    def wait() -> None:
+        sys.stderr.write(f"[ramdisk] another build is at work in {out}; waiting for it\n")
+
+    with turn(out / "turn", wait):
+        return _build(repository, out, debs, force=force, elements=elements)
+
+
+def _build(
+    repository: Repository, out: Path, debs: Path, *, force: bool, elements: list[str]
+) -> dict[str, Any]:
     manifest_path = out / "manifest.json"
     pins = pinned_closure(repository.agent / "pyproject.toml", repository.constraints)
     digests = input_digests(repository, pins, elements)
     manifest = read_manifest(manifest_path)
     if not force and manifest.get("inputs") == digests.agent and _complete(out, manifest):
         return manifest
-    out.mkdir(parents=True, exist_ok=True)
     steps = Steps("ramdisk", out / "build.log")
     base = out / "base"
     marker = base / "inputs"
@@ -91,6 +105,7 @@ def build(
     else:
         steps.say("base layer: unchanged")
     _build_agent(repository, base, out, pins, steps)
+    manifest_path.unlink(missing_ok=True)
     layers.join([base / "base.cpio.zst", out / "agent.cpio.zst"], out / "initramfs")
     shutil.copy(base / "vmlinuz", out / "vmlinuz")
     manifest = describe(out, base, digests, steps.elapsed_s)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from billet_ramdisk.sources import parse_deb822, parse_one_line, render_deb822, select_release
-from billet_ramdisk.steps import BuildError, Steps
+from billet_ramdisk.steps import BuildError, Steps, turn
 
 LISTS_FRESH_S = 6 * 3600
 FIRST = ("?essential", "usr-is-merged")
 """``usr-is-merged``: a new root is merged from the start, so the converter (and perl) stay out."""
+
+WAITING = "another build is fetching packages; waiting for it"
 
 _INSTALL = re.compile(r"Inst (?P<name>\S+) \((?P<version>\S+) .*\[(?P<arch>\w+)\]\)")
 
@@ -80,6 +82,10 @@ class DebCache:
 
     def resolve(self, packages: list[str]) -> tuple[list[Deb], list[Deb]]:
         """Essential packages, and ``packages`` with what they depend on; all of them fetched."""
+        with turn(self._state / "turn", lambda: self._steps.say(WAITING)):
+            return self._resolve(packages)
+
+    def _resolve(self, packages: list[str]) -> tuple[list[Deb], list[Deb]]:
         codename = host_codename()
         sources = self._state / "sources.d" / "debian.sources"
         text = host_sources(codename)

@@ -1,9 +1,12 @@
 """Steps of a build: one progress line each, everything else in a log, errors with its end."""
 
+import fcntl
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 TAIL_LINES = 15
@@ -73,3 +76,25 @@ class Steps:
         """The last lines of the log, indented."""
         lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         return "\n".join("    " + line for line in lines)
+
+
+@contextmanager
+def turn(lock: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold ``lock``; when another process has it, call ``wait`` once (to say so) and wait."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def give_back(folder: Path) -> None:
+    """Make ``folder`` and what is in it belong to the person who called sudo, if one did."""
+    uid, gid = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    if not uid or not gid or not folder.exists():
+        return
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, int(uid), int(gid), follow_symlinks=False)

@@ -6,6 +6,7 @@ packages (the machine's own apt sources) and again only when its inputs change.
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,6 @@ def build(out: Path, debs: Path) -> dict[str, Any]:
 
     Raises ImageBuildError.
     """
-    out.mkdir(parents=True, exist_ok=True)
     progress = _Progress(out / "build.log")
     with tempfile.TemporaryDirectory(prefix="billet-image-") as name:
         scratch = Path(name)
@@ -158,6 +160,19 @@ def _digest(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
+@contextmanager
+def _turn(out: Path) -> Iterator[None]:
+    """Two builds into one folder take turns; the second then finds its work done."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "turn").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"[image] another build is at work in {out}; waiting for it\n")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _enter_namespace(arguments: list[str]) -> int:
     """Run this program again as root in a mount namespace that ends with it."""
     prefix = [] if os.geteuid() == 0 else ["sudo", "-n", "--preserve-env"]
@@ -182,7 +197,9 @@ def main() -> int:
     if not os.environ.get(INSIDE):
         return _enter_namespace(sys.argv[1:])
     try:
-        build(out, options.debs.resolve())
+        with _turn(out):
+            if options.force or not is_current(out, inputs_digest()):
+                build(out, options.debs.resolve())
     except (ImageBuildError, RuntimeError, ValueError, OSError) as error:
         sys.stderr.write(f"image: not built: {error}\n")
         return 1

@@ -95,7 +95,10 @@ def render_early_config(layout: Layout) -> str:
 
 def render_menu(layout: Layout, release: str) -> str:
     """``grub.cfg``: one entry, no waiting, on the screen and on the first serial line."""
-    arguments = f"root=PARTUUID={layout.root_part} ro console=tty0 console=ttyS0,115200n8"
+    arguments = (
+        f"root=PARTUUID={layout.root_part} ro quiet systemd.show_status=yes "
+        "console=tty0 console=ttyS0,115200n8"
+    )
     return (
         "serial --unit=0 --speed=115200\n"
         "terminal_input console serial\n"
