@@ -78,13 +78,13 @@ async def stages(directory, count):
 async def test_the_first_script_asks_again_with_the_mac(http):
     status, body, _ = await get(http, "/boot.ipxe")
     assert status == 200
-    assert b"chain --autofree /boot/script?mac=${netX/mac}" in body
+    assert b"chain --replace --autofree /boot/script?mac=${netX/mac:hexhyp}" in body
 
 
 async def test_a_host_meant_to_netboot_gets_its_ramdisk(http, directory):
     status, body, headers = await get(http, "/boot/script?mac=52-54-00-00-00-01")
     assert status == 200
-    assert b"kernel /boot/n0nce/vmlinuz?mac=52:54:00:00:00:01 " in body
+    assert b"kernel /boot/n0nce/vmlinuz?mac=52-54-00-00-00-01 " in body
     assert b"billet.token=T" in body
     assert headers["Cache-Control"] == "no-store"
     assert directory.seen == [(MAC, "script", "ramdisk for metal/node-1")]
@@ -191,13 +191,18 @@ async def test_only_reading_and_no_bodies(http):
         assert response.status == 405
 
 
+async def test_the_first_loaders_for_uefi_http_boot(http, ramdisk):
+    (ramdisk / "snponly.efi").write_bytes(b"loader")
+    assert (await get(http, "/boot/loader/snponly.efi"))[1] == b"loader"
+
+
 async def test_ca_and_health(http):
     assert (await get(http, "/ca.pem"))[1] == b"PEM"
     assert (await get(http, "/healthz"))[1] == b"ok\n"
 
 
 async def test_a_missing_ramdisk_says_so(directory, tmp_path):
-    async with serving(BootHttp(directory, tmp_path, b"PEM")) as http:
+    async with serving(BootHttp(directory, tmp_path, b"PEM", loader_dir=tmp_path)) as http:
         status, body, _ = await get(http, f"/boot/n0nce/vmlinuz?mac={MAC}")
         assert (status, body) == (503, b"The server has no vmlinuz; build the ramdisk first.\n")
         assert (await get(http, "/boot/loader/snponly.efi"))[0] == 404

@@ -31,15 +31,15 @@ def test_the_ramdisk_script_boots_this_hosts_kernel_line():
     assert set(words(script)) <= COMMANDS
     kernel = next(line for line in script.splitlines() if line.startswith("kernel "))
     assert kernel == (
-        "kernel /boot/n0nce/vmlinuz?mac=52:54:00:ab:cd:ef initrd=initramfs "
+        "kernel /boot/n0nce/vmlinuz?mac=52-54-00-ab-cd-ef initrd=initramfs "
         "console=ttyS0,115200 billet.token=b1.A.B BOOTIF=01-52-54-00-ab-cd-ef || goto failed"
     )
     assert (
-        "initrd --name initramfs /boot/n0nce/initramfs?mac=52:54:00:ab:cd:ef || goto failed\n"
+        "initrd --name initramfs /boot/n0nce/initramfs?mac=52-54-00-ab-cd-ef || goto failed\n"
         in script
     )
     assert script.index("\nkernel ") < script.index("\ninitrd ") < script.index("\nboot ||")
-    assert script.endswith("imgfree\nexit\n")
+    assert script.endswith("imgfree\nexit 1\n"), "UEFI goes on only after an error"
 
 
 def test_every_label_that_is_jumped_to_exists():

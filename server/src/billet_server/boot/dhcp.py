@@ -125,7 +125,8 @@ def render_config(settings: DhcpSettings) -> str:
         "dhcp-match=set:efi,option:client-arch,7",
         "dhcp-match=set:efi,option:client-arch,9",
         "dhcp-match=set:http,option:client-arch,16",
-        f"dhcp-boot=tag:ipxe,{settings.script_url}",
+        # iPXE takes a proxy's offer only with a next server in it, though the URL needs none.
+        f"dhcp-boot=tag:ipxe,{settings.script_url},,{settings.server_address}",
     ]
     lines += _proxy_lines(settings) if settings.mode == "proxy" else _dhcp_lines(settings)
     return "".join(f"{line}\n" for line in lines)

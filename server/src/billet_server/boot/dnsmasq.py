@@ -206,6 +206,9 @@ class Dnsmasq:
         """Stop serving; leases stay in the state directory."""
         self._advertiser.stop()
         await self._child.stop()
+        if self._ground is not None:
+            self._ground.clear()
+            self._ground = None
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         assert self._ground is not None

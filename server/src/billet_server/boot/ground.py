@@ -30,6 +30,7 @@ class Ground(NamedTuple):
     tftp_root: Path
     lease_path: Path
     owner: int | None
+    own_root: bool = False
 
     @contextlib.contextmanager
     def open_leases(self) -> Iterator[int]:
@@ -42,6 +43,11 @@ class Ground(NamedTuple):
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def clear(self) -> None:
+        """Remove the TFTP root where it is one of our own making."""
+        if self.own_root:
+            shutil.rmtree(self.tftp_root, ignore_errors=True)
 
 
 def prepare(settings: DhcpSettings, loader_dir: Path = LOADER_DIR) -> Ground:
@@ -58,7 +64,9 @@ def prepare(settings: DhcpSettings, loader_dir: Path = LOADER_DIR) -> Ground:
             f"cannot lay out the boot files ({error}); check the state directory "
             f"{settings.state_dir} and that Debian's package ipxe is installed"
         ) from error
-    return Ground(command, root, settings.state_dir / "dnsmasq.leases", owner)
+    return Ground(
+        command, root, settings.state_dir / "dnsmasq.leases", owner, settings.tftp_root is None
+    )
 
 
 def _command() -> tuple[tuple[str, ...], int | None]:

@@ -55,7 +55,7 @@ class BootHttp:
         ramdisk_dir: Path,
         ca_pem: bytes,
         *,
-        loader_dir: Path | None = None,
+        loader_dir: Path = Path("/usr/lib/ipxe"),
         script_rate_per_s: float = SCRIPT_RATE_PER_S,
         script_burst: float = SCRIPT_BURST,
     ) -> None:
@@ -163,7 +163,7 @@ class BootHttp:
 
     async def _loader(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        if self._loader_dir is None or name not in LOADERS:
+        if name not in LOADERS or not (self._loader_dir / name).is_file():
             raise web.HTTPNotFound
         return web.FileResponse(self._loader_dir / name)
 

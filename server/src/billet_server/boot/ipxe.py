@@ -19,13 +19,14 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNPRINTABLE = re.compile(r"[^A-Za-z0-9 .,:/()_+@-]")
 
 # The disk. BIOS: iPXE itself starts the first disk's boot sector, since firmware that is told
-# "network" often has no next entry. UEFI: leave, and the boot manager takes the next entry.
+# "network" often has no next entry. UEFI: leave with an error, for only then does the boot
+# manager take the next entry (UEFI 2.10 section 3.1.1: success ends in its menu).
 _TO_DISK = """\
 iseq ${platform} pcbios || goto leave
 sanboot --no-describe --drive 0x80 ||
 echo Billet: the first disk does not boot, going back to the firmware
 :leave
-exit
+exit 1
 """
 
 
@@ -61,10 +62,12 @@ def boot_urls(nonce: str, mac: str) -> Urls:
     """Return the paths of a boot's kernel and initramfs.
 
     The nonce makes them unguessable, the MAC lets any replica check that it is still current.
+    The MAC has hyphens: iPXE takes whatever stands before a colon for a URL's scheme.
     """
     if not _NONCE.fullmatch(nonce):
         raise ValueError(f"boot nonce {nonce!r} has characters outside the allowed set")
-    return Urls(f"/boot/{nonce}/vmlinuz?mac={mac}", f"/boot/{nonce}/initramfs?mac={mac}")
+    query = f"?mac={mac.replace(':', '-')}"
+    return Urls(f"/boot/{nonce}/vmlinuz{query}", f"/boot/{nonce}/initramfs{query}")
 
 
 def render_bootstrap() -> str:
@@ -78,7 +81,7 @@ def render_bootstrap() -> str:
 #!ipxe
 set wait:int32 1
 :ask
-chain --autofree /boot/script?mac=${netX/mac} && exit ||
+chain --replace --autofree /boot/script?mac=${netX/mac:hexhyp} ||
 echo Billet: the boot server did not give a script for ${netX/mac}, trying again in ${wait} s
 sleep ${wait}
 inc wait ${wait}
@@ -103,7 +106,7 @@ def render_ramdisk(plan: RamdiskBoot, mac: str) -> str:
     """
     mac = parse_mac(mac)
     urls = boot_urls(plan.nonce, mac)
-    arguments = ["initrd=initramfs", *plan.arguments, "BOOTIF=01-" + mac.replace(":", "-")]
+    arguments = ["initrd=initramfs", *plan.arguments, f"BOOTIF=01-{mac.replace(':', '-')}"]
     line = " ".join(check_argument(argument) for argument in arguments)
     if len(line) > MAX_COMMAND_LINE_BYTES:
         raise ValueError(
@@ -126,5 +129,5 @@ inc wait ${{wait}}
 iseq ${{wait}} 64 || goto fetch
 echo Billet: giving up on the ramdisk of {printable(str(plan.host))}
 imgfree
-exit
+exit 1
 """
