@@ -103,12 +103,13 @@ class Advertiser:
         now_s = asyncio.get_running_loop().time()
         if self._socket is None or now_s < self._quiet_until_s:
             return
-        self._quiet_until_s = now_s + LEAST_INTERVAL_S
         try:
             self._socket.sendto(self._packet, (ALL_NODES, 0))
             self.answered += 1
+            self._quiet_until_s = now_s + LEAST_INTERVAL_S
         except OSError as error:
-            log.warning("cannot send an advertisement on %s: %s", self._interface, error.strerror)
+            # A link-local address is not usable in its first second (RFC 4862); iPXE asks again.
+            log.info("cannot send an advertisement on %s: %s", self._interface, error.strerror)
 
 
 def _hardware_address(interface: str) -> bytes:

@@ -163,9 +163,11 @@ class Child:
 
     def _why(self, code: int | None) -> str:
         said = "; ".join(list(self._last)[-3:]) or "nothing"
-        ended = f"ended with {code}" if code is not None and code >= 0 else "did not stay up"
-        advice = _EXITS.get(code or 0, "see its last lines")
-        return f"{self._name} {ended}, its last words: {said}: {advice}"
+        ended = f"ended with code {code}"
+        if code is None or code < 0:
+            ended = f"was ended by signal {-code}" if code else "did not become ready"
+        advice = _EXITS.get(code or 0, "more in the debug log")
+        return f"{self._name} {ended}; its last words: {said} ({advice})"
 
 
 class Dnsmasq:
