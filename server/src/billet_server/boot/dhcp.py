@@ -162,7 +162,8 @@ def _proxy_lines(settings: DhcpSettings) -> list[str]:
     server = settings.server_address
     return [
         f"dhcp-range={network.network_address},proxy,{network.netmask}",
-        f"pxe-service=tag:!ipxe,x86PC,Billet,{BIOS_LOADER},{server}",
+        # The file in the offer itself for BIOS; UEFI asks again at port 4011 (PXE 2.1, 2.2.3).
+        f"dhcp-boot=tag:!ipxe,tag:bios,{BIOS_LOADER},,{server}",
         f"pxe-service=tag:!ipxe,BC_EFI,Billet,{UEFI_LOADER},{server}",
         f"pxe-service=tag:!ipxe,X86-64_EFI,Billet,{UEFI_LOADER},{server}",
     ]
