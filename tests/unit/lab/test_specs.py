@@ -76,7 +76,7 @@ def test_bmc_addresses():
     assert bmc_address(ipmi, "172.22.0.1", bmc_port(ipmi, 0)) == "ipmi://172.22.0.1:6230"
     assert (
         bmc_address(redfish, "172.22.0.1", bmc_port(redfish, 1))
-        == "redfish+http://172.22.0.1:8001/redfish/v1/Systems/u-1"
+        == "redfish+http://172.22.0.1:8001/redfish/v1/Systems/b"
     )
 
 

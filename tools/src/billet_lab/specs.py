@@ -163,4 +163,4 @@ def bmc_address(machine: MachineSpec, host: str, port: int) -> str:
     """The ``spec.bmc.address`` of a BareMetalHost for this machine."""
     if machine.bmc == "ipmi":
         return f"ipmi://{host}:{port}"
-    return f"redfish+http://{host}:{port}/redfish/v1/Systems/{machine.uuid}"
+    return f"redfish+http://{host}:{port}/redfish/v1/Systems/{machine.name}"
