@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from billet_ramdisk import layers
-from billet_ramdisk.dib import run_elements
+from billet_ramdisk.dib import element_folders, run_elements
 from billet_ramdisk.inputs import digest_files, digest_texts
 from billet_ramdisk.steps import BuildError, Steps, turn
 from billet_ramdisk.wheels import collect_wheels, pinned_closure
@@ -65,7 +65,13 @@ def input_digests(repository: Repository, pins: list[str], elements: list[str]) 
     source = repository.ramdisk
     code = source / "billet_ramdisk"
     paths = [source / "elements", *(code / f"{name}.py" for name in BASE_MODULES)]
-    base = digest_texts(digest_files(paths, source), *elements)
+    further = [
+        digest_files([folder / name], folder)
+        for folder in element_folders(source / "elements")[1:]
+        for name in elements
+        if (folder / name).is_dir()
+    ]
+    base = digest_texts(digest_files(paths, source), *elements, *further)
     paths = [code, repository.agent / "src", repository.agent / "pyproject.toml"]
     return Digests(base, digest_texts(base, digest_files(paths, repository.top), *pins))
 
@@ -75,7 +81,9 @@ def build(
 ) -> dict[str, Any]:
     """Build what is out of date into ``out``; returns the manifest. Raises BuildError.
 
-    ``elements`` are further diskimage-builder elements for the base layer, by name.
+    ``elements`` are further diskimage-builder elements for the base layer, by name; they are
+    looked for in ``ramdisk/elements``, in the folders of ``ELEMENTS_PATH``, and among those
+    that come with diskimage-builder.
     """
 
     def wait() -> None:
@@ -159,7 +167,7 @@ def _build_base(
     debs.mkdir(parents=True, exist_ok=True)
     run_elements(
         ["billet-base", *elements],
-        [repository.ramdisk / "elements"],
+        element_folders(repository.ramdisk / "elements"),
         steps,
         {
             "BILLET_DEBS": str(debs),

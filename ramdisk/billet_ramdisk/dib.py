@@ -11,6 +11,9 @@ from pathlib import Path
 
 from billet_ramdisk.steps import BuildError, Steps
 
+ELEMENTS_PATH = "ELEMENTS_PATH"
+"""diskimage-builder's own variable: folders of further elements, separated by colons."""
+
 _HOOK = re.compile(r"dib-run-parts Running .*/(?P<phase>[a-z-]+)\.d/(?P<hook>\S+)$")
 _OWN_LINE = re.compile(r"\[(?:root|kernel)\] +[0-9.]+ s  (?P<text>.*)$")
 
@@ -24,6 +27,12 @@ def progress_line(line: str) -> str | None:
     if hook and hook["hook"][:2].isdigit():
         return f"diskimage-builder: {hook['phase']} {hook['hook']}"
     return None
+
+
+def element_folders(own: Path) -> list[Path]:
+    """Where elements are looked for: our own folder, then those of the environment."""
+    further = os.environ.get(ELEMENTS_PATH, "").split(":")
+    return [own, *(Path(folder) for folder in further if folder)]
 
 
 def run_elements(
@@ -43,7 +52,7 @@ def run_elements(
         **os.environ,
         **settings,
         "PATH": f"{scripts}:/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', '/usr/bin')}",
-        "ELEMENTS_PATH": ":".join(str(folder) for folder in elements),
+        ELEMENTS_PATH: ":".join(str(folder) for folder in elements),
         "TMP_DIR": str(scratch),
         "TMPDIR": str(scratch),
         "HOME": str(scratch),
