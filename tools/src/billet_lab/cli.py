@@ -17,7 +17,7 @@ from billet_lab.lab import Lab, LabError
 from billet_lab.specs import BmcKind, MachineInfo, MachineSpec, SpecError, parse_disk, parse_size
 
 
-@click.group()
+@click.group(short_help="virtual machines with BMCs, to try out and to break")
 def lab() -> None:
     """Virtual machines with BMCs, in a network of their own.
 
@@ -28,7 +28,7 @@ def lab() -> None:
       billet lab list                          what there is and what it does
       billet lab console node01 -f             watch a machine boot
       billet lab fault node01 bmc_dead=on      break something
-      billet lab exec -- kubectl get bmh -A    run a command in the lab's network
+      billet lab exec -- ping -c 3 172.22.0.1  run a command in the lab's network
     """
 
 

@@ -1,8 +1,12 @@
 """The root command, its plug-ins, and the one place where errors become exit codes."""
 
+import copy
 import importlib.metadata
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 import click
 
@@ -10,21 +14,51 @@ from billet_server.cli.status import status
 from billet_server.cli.up import up
 from billet_server.errors import BilletError, ConfigError
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BILLET"}
+PLUGINS = "billet.commands"
+"""Entry point group: each entry's name is a command's, its object a `click.Command`."""
+
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "auto_envvar_prefix": "BILLET",
+    "max_content_width": 100,
+}
 
 
-@click.group(context_settings=_CONTEXT)
+class Root(click.Group):
+    """The root group; plug-ins are imported when they are called or listed, and only then."""
+
+    plugins: Mapping[str, importlib.metadata.EntryPoint] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of our own commands and of all plug-ins."""
+        return sorted({*super().list_commands(ctx), *self.plugins})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; a plug-in that cannot be loaded is one that says so."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in self.plugins:
+            return own
+        try:
+            loaded = self.plugins[cmd_name].load()
+        except Exception as error:
+            return _broken(cmd_name, f"{type(error).__name__}: {error}")
+        return loaded if isinstance(loaded, click.Command) else _broken(cmd_name, "no command")
+
+
+@click.group(cls=Root, context_settings=_CONTEXT)
 @click.version_option(importlib.metadata.version("billet-server"), prog_name="billet")
 def billet() -> None:
     """Billet takes machines from a BMC address to a running system.
 
     \b
     Examples:
-      billet up --interface br0        serve the provisioning network on br0
-      billet status                    what every host does and waits for
-      billet lab up -n 2               two virtual machines with BMCs
+      billet up --interface br0      serve the provisioning network on br0
+      billet status -w               what every host does and waits for, live
+      billet status node01           everything about one host
+      billet lab up -n 2             two virtual machines with BMCs
 
-    Shell completion: eval "$(_BILLET_COMPLETE=bash_source billet)"
+    Any option may also come from the environment: BILLET_, command, option, in capitals, such as
+    BILLET_UP_INTERFACE. Shell completion: eval "$(_BILLET_COMPLETE=bash_source billet)"
     """
 
 
@@ -32,49 +66,89 @@ billet.add_command(up)
 billet.add_command(status)
 
 
-def run_cli(argv: Sequence[str]) -> int:
-    """Run the command line; return the exit code and never raise."""
-    for plugin in importlib.metadata.entry_points(group="billet.commands"):
-        if plugin.name not in billet.commands:
-            billet.add_command(_Late(plugin))
+def root_with(plugins: Iterable[importlib.metadata.EntryPoint]) -> click.Group:
+    """Return the root command with these plug-ins."""
+    group = copy.copy(billet)
+    assert isinstance(group, Root)
+    group.plugins = {plugin.name: plugin for plugin in plugins}
+    return group
+
+
+def installed_plugins() -> Iterable[importlib.metadata.EntryPoint]:
+    """Return the plug-ins that are installed beside us."""
+    return importlib.metadata.entry_points(group=PLUGINS)
+
+
+def run_cli(
+    argv: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint] | None = None
+) -> int:
+    """Run the command line; return the exit code and never raise.
+
+    ``plugins`` None: those that are installed.
+    """
+    root = root_with(installed_plugins() if plugins is None else plugins)
     try:
-        result = billet.main(args=list(argv), prog_name="billet", standalone_mode=False)
+        result = root.main(args=list(argv), prog_name="billet", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except ConfigError as error:
-        for fault in error.faults:
-            click.echo(f"billet: {fault}", err=True)
-        return 2
-    except BilletError as error:
-        click.echo(f"billet: {error}", err=True)
-        return 1
-    except KeyboardInterrupt:
+    except SystemExit as stop:  # shell completion ends that way
+        return stop.code if isinstance(stop.code, int) else 1
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except Exception as error:
+        return _report(_first_cause(error))
 
 
-class _Late(click.Command):
-    """A plug-in's command, imported only when it is called or its help is shown."""
+def _report(error: BaseException) -> int:
+    """Say in one line what went wrong, on stderr; return the exit code."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return error.exit_code
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "billet"
+            _say(f"{error.format_message()} ({command} --help)")
+            return error.exit_code
+        case click.ClickException():
+            _say(error.format_message())
+            return error.exit_code
+        case ConfigError():
+            for fault in error.faults:
+                _say(fault)
+            return 2
+        case BilletError():
+            _say(str(error))
+            return 1
+        case KeyboardInterrupt():
+            return 130
+    hint = "BILLET_TRACEBACK=1 shows where"
+    if os.environ.get("BILLET_TRACEBACK"):
+        traceback.print_exception(error)
+        hint = "the trace is above"
+    _say(f"failed unexpectedly: {type(error).__name__}: {error}; please report it ({hint})")
+    return 1
 
-    def __init__(self, plugin: importlib.metadata.EntryPoint) -> None:
-        super().__init__(plugin.name, short_help=f"the {plugin.name} commands")
-        self._plugin = plugin
 
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: object,
-    ) -> click.Context:
-        """Hand the arguments to the real command."""
-        command: click.Command = self._plugin.load()
-        return command.make_context(info_name, args, parent, **extra)
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what made a group of tasks fail: the first error in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _say(text: str) -> None:
+    click.echo(f"billet: {text}", err=True)
+
+
+def _broken(name: str, why: str) -> click.Command:
+    def fail() -> NoReturn:
+        raise click.ClickException(f"the command {name} cannot be loaded: {why}")
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(
+        name, callback=fail, short_help="(cannot be loaded)", context_settings=settings
+    )

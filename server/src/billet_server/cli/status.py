@@ -2,81 +2,182 @@
 
 import asyncio
 import json
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.live import Live
 
-from billet_server.core.host import Host, parse_host
-from billet_server.errors import ConfigError
-from billet_server.ports import BARE_METAL_HOST, Object
+from billet_server import errors
+from billet_server.cli.status_view import render_details, render_table, summary_line
+from billet_server.core.host import parse_host
+from billet_server.ports import BARE_METAL_HOST, KubeApi, Object
+
+DEFAULT_KUBECONFIG = "/var/lib/billet/kubeconfig"
+AGAIN_S = 2.0
+"""Pause before an API that does not answer is asked again."""
+
+Show = Callable[[list[Object], str], None]
+"""Takes all hosts, and a remark ("" or why they may be out of date)."""
 
 
 @click.command(short_help="what every host does and waits for")
 @click.argument("host", required=False)
-@click.option("--kubeconfig", envvar=["BILLET_KUBECONFIG", "KUBECONFIG"], metavar="FILE")
-@click.option("-n", "--namespace", metavar="NAME", help="[all]")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
-def status(host: str | None, kubeconfig: str | None, namespace: str | None, output: str) -> None:
-    """Show state, step, progress, and what is waited for.
+@click.option(
+    "--kubeconfig",
+    envvar=["BILLET_KUBECONFIG", "KUBECONFIG"],
+    metavar="FILE",
+    help=f"How to reach the API. [$KUBECONFIG, else {DEFAULT_KUBECONFIG}]",
+)
+@click.option("-n", "--namespace", metavar="NAME", help="Hosts of this namespace. [all]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json"]),
+    default="table",
+    show_default=True,
+    help="wide: more columns. json: the objects.",
+)
+@click.option("-w", "--watch", is_flag=True, help="Go on until Ctrl-C.")
+def status(
+    host: str | None, kubeconfig: str | None, namespace: str | None, output: str, *, watch: bool
+) -> None:
+    """Show state, step, progress, and what is waited for or wrong; HOST: all about that one.
 
     \b
     Examples:
       billet status
+      billet status -w                 live
+      billet status node01             with evidence, advice, next try
       billet status node01 -o json
+
+    With -w and a pipe, each change is one line (table, wide) or one object on a line (json).
     """
-    path = Path(kubeconfig or "/var/lib/billet/kubeconfig")
+    path = Path(kubeconfig or DEFAULT_KUBECONFIG)
     if not path.is_file():
-        raise ConfigError([f"no kubeconfig at {path}; name it by --kubeconfig or KUBECONFIG"])
-    found = asyncio.run(_hosts(path, namespace, host))
-    if host and not found:
-        raise ConfigError([f"there is no host {host}"])
-    if output == "json":
-        click.echo(json.dumps(found, indent=2))
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("HOST", "STATE", "POWER", "STEP", "PROGRESS", "SINCE", "WAITS FOR / PROBLEM"):
-        table.add_column(heading)
-    now = datetime.now(UTC)
-    for obj in found:
-        table.add_row(*_row(parse_host(obj), now))
-    Console().print(table)
+        text = f"there is no kubeconfig {path}; name one by --kubeconfig or KUBECONFIG"
+        raise errors.ConfigError([f"{text} (the demo's is build/demo/state/kubeconfig)"])
+    asyncio.run(_run(path, namespace, host, output, watch=watch))
 
 
-async def _hosts(path: Path, namespace: str | None, name: str | None) -> list[Object]:
+async def _run(
+    path: Path, namespace: str | None, name: str | None, output: str, *, watch: bool
+) -> None:
     from billet_server.kube.client import open_kube
 
     api = open_kube(path)
     try:
-        listed = await api.list(BARE_METAL_HOST, namespace)
+        if not watch:
+            found = await list_hosts(api, namespace, name)
+            if name and not found:
+                where = f" in namespace {namespace}" if namespace else ""
+                raise click.ClickException(f"there is no host {name}{where}")
+            _print(found, name, output)
+        elif sys.stdout.isatty() and output != "json":
+            await _live(api, namespace, name, output)
+        else:
+            await follow_hosts(api, namespace, name, _line_printer(output))
     finally:
         await api.close()
-    return [obj for obj in listed.items if not name or obj["metadata"]["name"] == name]
 
 
-def _row(host: Host, now: datetime) -> list[str]:
-    status, progress, waiting = host.status, host.status.progress, host.status.waiting
-    power = {True: "on", False: "off", None: "?"}[status.powered_on]
-    text = status.error_message or (waiting.message if waiting else "")
-    since: Any = (progress and progress.started_at) or (waiting and waiting.since)
-    return [
-        str(host.key),
-        status.provisioning.state or "(new)",
-        power,
-        progress.step if progress else "",
-        _figures(progress.percent, progress.done_bytes) if progress else "",
-        f"{int((now - since).total_seconds())}s" if since else "",
-        text,
-    ]
+async def list_hosts(api: KubeApi, namespace: str | None, name: str | None) -> list[Object]:
+    """Return the hosts of a namespace (None: all), of one name (None: any), in order."""
+    listed = await api.list(BARE_METAL_HOST, namespace)
+    return _sorted({_key(obj): obj for obj in listed.items if _is_wanted(obj, name)})
 
 
-def _figures(percent: int | None, done_bytes: int | None) -> str:
-    parts = []
-    if percent is not None:
-        parts.append(f"{percent}%")
-    if done_bytes is not None:
-        parts.append(f"{done_bytes / 2**20:.0f} MiB")
-    return " ".join(parts)
+async def follow_hosts(
+    api: KubeApi, namespace: str | None, name: str | None, show: Show, *, again_s: float = AGAIN_S
+) -> None:
+    """Call ``show`` with all hosts now and at each change, for ever; outlives API outages."""
+    known: dict[tuple[str, str], Object] = {}
+    while True:
+        try:
+            listed = await api.list(BARE_METAL_HOST, namespace)
+            known = {_key(obj): obj for obj in listed.items if _is_wanted(obj, name)}
+            show(_sorted(known), "")
+            watch = api.watch(BARE_METAL_HOST, namespace, resource_version=listed.resource_version)
+            async for event in watch:
+                if event.type == "BOOKMARK" or not _is_wanted(event.object, name):
+                    continue
+                if event.type == "DELETED":
+                    known.pop(_key(event.object), None)
+                else:
+                    known[_key(event.object)] = event.object
+                show(_sorted(known), "")
+        except errors.Gone:
+            continue
+        except errors.Unavailable as error:
+            show(_sorted(known), f"{error}; trying again every {again_s:.0f} s")
+            await asyncio.sleep(again_s)
+
+
+def _print(found: list[Object], name: str | None, output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _console().print(_render(found, name, output), soft_wrap=False)
+
+
+def _render(found: list[Object], name: str | None, output: str) -> RenderableType:
+    hosts, now = [parse_host(obj) for obj in found], datetime.now(UTC)
+    if name and output == "table":
+        return render_details(hosts, now)
+    return render_table(hosts, now, wide=output == "wide")
+
+
+async def _live(api: KubeApi, namespace: str | None, name: str | None, output: str) -> None:
+    latest: list[Object] = []
+    remark = "asking the API"
+
+    def show(found: list[Object], text: str) -> None:
+        nonlocal latest, remark
+        latest, remark = found, text
+
+    def picture() -> RenderableType:
+        return remark or _render(latest, name, output)
+
+    # The picture is made anew four times a second: times since then go on without any change.
+    with Live(get_renderable=picture, console=Console(), refresh_per_second=4):
+        await follow_hosts(api, namespace, name, show)
+
+
+def _line_printer(output: str) -> Show:
+    said: dict[tuple[str, str], str] = {}
+
+    def show(found: list[Object], remark: str) -> None:
+        if remark:
+            click.echo(f"billet: {remark}", err=True)
+        for obj in found:
+            line = json.dumps(obj) if output == "json" else summary_line(parse_host(obj))
+            if said.get(_key(obj)) != line:
+                said[_key(obj)] = line
+                click.echo(line)
+        for gone in set(said) - {_key(obj) for obj in found}:
+            del said[gone]
+            if output != "json":
+                click.echo(f"{'/'.join(gone)} is gone")
+        sys.stdout.flush()
+
+    return show
+
+
+def _console() -> Console:
+    # A pipe has no width: what is cut or wrapped there cannot be searched.
+    return Console() if sys.stdout.isatty() else Console(width=1000)
+
+
+def _is_wanted(obj: Object, name: str | None) -> bool:
+    return name is None or obj["metadata"]["name"] == name
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _sorted(known: dict[tuple[str, str], Object]) -> list[Object]:
+    return [known[key] for key in sorted(known)]

@@ -19,24 +19,74 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
 @click.command(short_help="run the server")
 @click.option("--state-dir", metavar="DIR", help="Keys, API data, logs. [/var/lib/billet]")
 @click.option("--kubeconfig", metavar="FILE", help="Use this cluster instead of the own API.")
-@click.option("--api-host", default="127.0.0.1", show_default=True, metavar="IP")
-@click.option("--api-port", default=6443, show_default=True, help="0: any free port.")
-@click.option("--api-fd", type=int, help="Inherited listening socket for the API.")
+@click.option(
+    "--api-host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="IP",
+    help="Where the API listens.",
+)
+@click.option("--api-port", default=6443, show_default=True, help="Its port; 0: any free one.")
+@click.option("--api-fd", type=int, metavar="FD", help="Inherited listening socket for the API.")
 @click.option("--interface", metavar="NAME", help="The provisioning network's interface.")
 @click.option("--address", metavar="IP", help="Own address there. [the interface's]")
-@click.option("--netmask", default="255.255.255.0", show_default=True)
-@click.option("--dhcp", type=click.Choice(["dhcp", "proxy", "off"]), help="[dhcp if --interface]")
-@click.option("--dhcp-range", metavar="FIRST,LAST", help="[upper half of the network]")
+@click.option(
+    "--netmask",
+    default="255.255.255.0",
+    show_default=True,
+    metavar="MASK",
+    help="Only used with --address.",
+)
+@click.option(
+    "--dhcp",
+    type=click.Choice(["dhcp", "proxy", "off"]),
+    help="Give addresses, boot files only, or neither. [dhcp with --interface, else off]",
+)
+@click.option(
+    "--dhcp-range", metavar="FIRST,LAST", help="Addresses to give. [upper half of the network]"
+)
 @click.option("--router", metavar="IP", help="Default route for the machines. [none]")
 @click.option("--dns", metavar="IP", help="Name server for the machines. [none]")
-@click.option("--http-port", default=8080, show_default=True)
-@click.option("--agent-port", default=8443, show_default=True)
-@click.option("--ramdisk-dir", default="build/ramdisk", show_default=True, metavar="DIR")
-@click.option("--kernel-argument", "kernel_arguments", multiple=True, help="Ramdisk; repeatable.")
-@click.option("--state-names", default="seed", show_default=True, metavar="seed|current")
-@click.option("--boot-timeout", "boot_timeout_s", default=900.0, help="Seconds from power on.")
-@click.option("--power-poll", "power_poll_s", default=60.0, help="Seconds between readings.")
-@click.option("--workers", default=64, show_default=True, help="Hosts brought on at once.")
+@click.option("--http-port", default=8080, show_default=True, help="Boot files, plain HTTP.")
+@click.option("--agent-port", default=8443, show_default=True, help="Agents, TLS.")
+@click.option(
+    "--ramdisk-dir",
+    default="build/ramdisk",
+    show_default=True,
+    metavar="DIR",
+    help="Where vmlinuz and initramfs are.",
+)
+@click.option(
+    "--kernel-argument",
+    "kernel_arguments",
+    multiple=True,
+    metavar="WORD",
+    help="One more word on the ramdisk's kernel line; repeatable.",
+)
+@click.option(
+    "--state-names",
+    default="seed",
+    show_default=True,
+    metavar="seed|current",
+    help="Write the rest state as ready (seed) or available (current).",
+)
+@click.option(
+    "--boot-timeout",
+    "boot_timeout_s",
+    default=900.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From power-on to the first DHCP request.",
+)
+@click.option(
+    "--power-poll",
+    "power_poll_s",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two readings of a resting host's power.",
+)
+@click.option("--workers", default=64, show_default=True, help="Hosts worked on at once.")
 @click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
 @click.option("-v", "--verbose", is_flag=True, help="Debug log.")
 def up(*, verbose: bool, **options: object) -> None:
