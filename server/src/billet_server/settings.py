@@ -37,6 +37,8 @@ class Inputs(NamedTuple):
     state_names: str = "seed"
     boot_timeout_s: float = 900.0
     power_poll_s: float = 60.0
+    retry_base_s: float = 10.0
+    agent_lost_s: float = 60.0
     workers: int = 64
     redfish_ca: str = ""
 
@@ -101,9 +103,15 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
     for label, seconds in (
         ("--boot-timeout", inputs.boot_timeout_s),
         ("--power-poll", inputs.power_poll_s),
+        ("--agent-lost", inputs.agent_lost_s),
     ):
         if seconds < 1:
             faults.append(f"{label} {seconds} is less than a second")
+    if not 0.1 <= inputs.retry_base_s <= Rules().retry_cap_s:
+        faults.append(
+            f"--retry-base {inputs.retry_base_s} is not between 0.1 and"
+            f" {Rules().retry_cap_s:.0f} seconds"
+        )
     if faults:
         raise ConfigError(faults)
     return Settings(
@@ -129,6 +137,8 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             ready_word="ready" if inputs.state_names == "seed" else "available",
             boot_request_s=inputs.boot_timeout_s,
             power_poll_s=inputs.power_poll_s,
+            retry_base_s=inputs.retry_base_s,
+            agent_lost_s=inputs.agent_lost_s,
         ),
         workers=inputs.workers,
         redfish_ca=Path(inputs.redfish_ca) if inputs.redfish_ca else None,

@@ -2,7 +2,8 @@
 
 Standard output gets one line with the port once it listens. Standard input takes one order a
 line, and its end is the program's end: a fault setting (``bmc_dead=on``) is answered ``done``,
-``show`` with the machine's state as JSON, ``reset`` makes it a new machine with no faults.
+``show`` with the machine's state as JSON, ``reset`` makes it a new machine with no faults,
+``reboot`` restarts it from within, as its operating system would.
 """
 
 import argparse
@@ -44,7 +45,9 @@ class _Desk:
                 "boots": [boot.value for boot in self.machine.boots],
             }
             return json.dumps(state)
-        if order == "reset":
+        if order == "reboot":
+            await self.machine.reset()
+        elif order == "reset":
             self._faults = Faults()
             await self.machine.power_off()
             await self.machine.set_boot(BootTarget.NONE, persistent=False)

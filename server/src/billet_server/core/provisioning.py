@@ -87,13 +87,10 @@ def _hand_over(turn: Turn, boot: Boot) -> None:
     if boot.handed_over_at is None:
         _tell_agent(turn, boot, here=here)
         return
-    until = boot.handed_over_at + timedelta(seconds=turn.rules.hand_over_s)
     if here:
-        if turn.exact_now >= until:
-            turn.note("HandOverForced", "the agent did not reboot the machine", "Warning")
-            _restart(turn)
-        else:
-            turn.wait(HAND_OVER, "the agent restarts the machine", "agent", until)
+        _still_here(turn, boot)
+        return
+    if not _left(turn, boot):
         return
     last = turn.outcome(ReadPower)
     if last is None:
@@ -106,6 +103,44 @@ def _hand_over(turn: Turn, boot: Boot) -> None:
         _provisioned(turn, "the agent left and the machine is on, booting from disk")
     else:
         _restart(turn)
+
+
+def _still_here(turn: Turn, boot: Boot) -> None:
+    agent = turn.seen.agent
+    assert boot.handed_over_at is not None
+    assert agent is not None
+    until = boot.handed_over_at + timedelta(seconds=turn.rules.hand_over_s)
+    if turn.exact_now >= until:
+        turn.note("HandOverForced", "the agent did not reboot the machine", "Warning")
+        _restart(turn)
+        return
+    turn.wait(HAND_OVER, "the agent restarts the machine", "agent", until)
+    if _hand_over_id(turn) not in agent.jobs and turn.outcome(StartHandOver) is None:
+        # The order got lost with a connection; the agent takes it once, however often it comes.
+        turn.ask(StartHandOver(_hand_over_id(turn)))
+
+
+def _left(turn: Turn, boot: Boot) -> bool:
+    """Whether the agent is gone for good: it said goodbye, or did not come back in time.
+
+    A broken connection is no proof, and a server that was restarted has seen nothing yet.
+    """
+    agent = turn.seen.agent
+    known = agent is not None and agent.nonce == boot.nonce
+    if known and agent is not None and agent.goodbye is not None:
+        return True
+    assert boot.handed_over_at is not None
+    last_seen = agent.last_seen if known and agent is not None else boot.handed_over_at
+    since = max(last_seen, turn.seen.started_at)
+    until = since + timedelta(seconds=turn.rules.agent_lost_s)
+    if turn.exact_now >= until:
+        return True
+    turn.wait(HAND_OVER, "the agent left without a goodbye; it may come back", "agent", until)
+    return False
+
+
+def _hand_over_id(turn: Turn) -> str:
+    return f"hand-over/{turn.status.provisioning.id}"
 
 
 def _tell_agent(turn: Turn, boot: Boot, *, here: bool) -> None:
@@ -124,7 +159,7 @@ def _tell_agent(turn: Turn, boot: Boot, *, here: bool) -> None:
         _restart(turn)
     elif chosen is not None:
         turn.wait(HAND_OVER, "asking the agent to leave", "agent")
-        turn.ask(StartHandOver(f"hand-over/{turn.status.provisioning.id}"))
+        turn.ask(StartHandOver(_hand_over_id(turn)))
     elif not turn.blocked():
         turn.wait("bmc", "setting the next boot to disk", "bmc")
         turn.ask(SetDiskBoot(boot_mode(turn)))
