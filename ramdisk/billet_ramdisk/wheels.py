@@ -3,6 +3,7 @@
 Versions and digests come from ``tools/constraints.txt``; pip refuses anything else.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -55,28 +56,48 @@ def collect_wheels(
 ) -> list[Path]:
     """Wheels of ``pins`` for CPython ``python`` (such as ``3.11``) and of ``agent``, in ``folder``.
 
-    Wheels that are there already are used again; pip checks every digest.
+    Wheels that are there already with a pinned digest are used again, without network.
     """
     cache = folder / "pinned"
     cache.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
     requirements.write_text("".join(pin + "\n" for pin in pins))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    target = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
-    for glibc in ("2014", "_2_17", "_2_28", "_2_34"):
-        target += ["--platform", f"manylinux{glibc}_x86_64"]
-    download = ["download", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
     environment = {**os.environ, "PIP_CONSTRAINT": os.environ.get("PIP_CONSTRAINT", "")}
-    steps.run([*pip, *download, *target, "--dest", str(cache)], env=environment)
+    wheels = find_pinned(pins, cache)
+    if wheels is None:
+        steps.say(f"agent layer: fetching {len(pins)} wheels")
+        target = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
+        for glibc in ("2014", "_2_17", "_2_28", "_2_34"):
+            target += ["--platform", f"manylinux{glibc}_x86_64"]
+        fetch = ["download", "--no-deps", "--require-hashes", "--requirement", str(requirements)]
+        steps.run([*pip, *fetch, *target, "--dest", str(cache)], env=environment)
+        wheels = find_pinned(pins, cache)
+        if wheels is None:
+            raise BuildError(f"pip fetched other wheels than those pinned; remove {cache}")
     own = folder / "own"
     for stale in own.glob("*.whl"):
         stale.unlink()
     build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(own), str(agent)]
     steps.run([*pip, *build], env=environment)
-    versions = {tuple(pin.split()[0].split("==")) for pin in pins}
-    wanted = {(normalise(name), version) for name, version in versions}
-    pinned = [path for path in cache.glob("*.whl") if _identity(path) in wanted]
-    return sorted(pinned) + sorted(own.glob("*.whl"))
+    return wheels + sorted(own.glob("*.whl"))
+
+
+def find_pinned(pins: list[str], cache: Path) -> list[Path] | None:
+    """The wheel of each pin in ``cache``, its digest checked; None when one is not there."""
+    there = {_identity(path): path for path in sorted(cache.glob("*.whl"))}
+    found = []
+    for pin in pins:
+        name, _, version = pin.split()[0].partition("==")
+        path = there.get((normalise(name), version))
+        if path is None or f"sha256:{_sha256(path)}" not in pin:
+            return None
+        found.append(path)
+    return found
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _identity(wheel: Path) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """A build is repeated when, and only when, something that goes into it changes."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from billet_ramdisk.inputs import (
     project_requirements,
 )
 from billet_ramdisk.steps import BuildError
-from billet_ramdisk.wheels import pinned_closure
+from billet_ramdisk.wheels import find_pinned, pinned_closure
 
 CONSTRAINTS = """\
 # pinned
@@ -117,3 +118,14 @@ def test_a_dependency_without_a_pin_stops_the_build(tmp_path):
     (tmp_path / "constraints.txt").write_text(CONSTRAINTS)
     with pytest.raises(BuildError, match=r"nowhere-pinned.*not pinned"):
         pinned_closure(tmp_path / "pyproject.toml", tmp_path / "constraints.txt")
+
+
+def test_wheels_are_used_again_only_with_a_pinned_digest(tmp_path):
+    wheel = tmp_path / "typing_extensions-4.0-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    digest = hashlib.sha256(b"wheel").hexdigest()
+    pin = f"Typing.Extensions==4.0 --hash=sha256:{'0' * 64} --hash=sha256:{digest}"
+    assert find_pinned([pin], tmp_path) == [wheel]
+    assert find_pinned([pin.replace("4.0", "4.1")], tmp_path) is None
+    wheel.write_bytes(b"other")
+    assert find_pinned([pin], tmp_path) is None

@@ -173,12 +173,23 @@ def _turn(out: Path) -> Iterator[None]:
         yield
 
 
+def _give_back(folder: Path) -> None:
+    """Make ``folder`` and what is in it belong to the person who called sudo, if one did."""
+    uid, gid = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    if uid and gid and folder.exists():
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, int(uid), int(gid), follow_symlinks=False)
+
+
 def _enter_namespace(arguments: list[str]) -> int:
     """Run this program again as root in a mount namespace that ends with it."""
     prefix = [] if os.geteuid() == 0 else ["sudo", "-n", "--preserve-env"]
     command = [*prefix, "unshare", "--mount", "--propagation", "private", "--fork"]
     command += ["--kill-child", sys.executable, "-m", "billet_lab.os_image", *arguments]
-    done = subprocess.run(command, env={**os.environ, INSIDE: "1"}, check=False)
+    try:
+        done = subprocess.run(command, env={**os.environ, INSIDE: "1"}, check=False)
+    except KeyboardInterrupt:
+        return 130
     if done.returncode != 0 and prefix:
         sys.stderr.write("image: building needs root (or sudo that asks nothing)\n")
     return done.returncode
@@ -199,10 +210,17 @@ def main() -> int:
     try:
         with _turn(out):
             if options.force or not is_current(out, inputs_digest()):
-                build(out, options.debs.resolve())
+                try:
+                    build(out, options.debs.resolve())
+                finally:
+                    _give_back(out)
+                    _give_back(options.debs.resolve())
     except (ImageBuildError, RuntimeError, ValueError, OSError) as error:
         sys.stderr.write(f"image: not built: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("image: not built: interrupted\n")
+        return 130
     return 0
 
 
