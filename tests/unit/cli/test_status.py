@@ -82,7 +82,7 @@ def test_a_row_tells_state_step_figures_and_times():
 
 def test_a_problem_takes_the_place_of_the_wait_and_is_no_markup():
     row = shown(render_table([parse_host(an_object("node02", **REFUSED))], NOW)).splitlines()[1]
-    assert "BMC refused [admin] (bmc-auth); correct the Secret" in row
+    assert "bmc-auth: BMC refused [admin]" in row
     assert "3m20s" in row
 
 

@@ -120,7 +120,7 @@ def _print(found: list[Object], name: str | None, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(found, indent=2))
     else:
-        _console().print(_render(found, name, output), soft_wrap=False)
+        _console(output).print(_render(found, name, output))
 
 
 def _render(found: list[Object], name: str | None, output: str) -> RenderableType:
@@ -166,9 +166,9 @@ def _line_printer(output: str) -> Show:
     return show
 
 
-def _console() -> Console:
-    # A pipe has no width: what is cut or wrapped there cannot be searched.
-    return Console() if sys.stdout.isatty() else Console(width=1000)
+def _console(output: str) -> Console:
+    # A pipe has no width, and wide means it: what is cut or wrapped cannot be searched or copied.
+    return Console() if sys.stdout.isatty() and output != "wide" else Console(width=1000)
 
 
 def _is_wanted(obj: Object, name: str | None) -> bool:

@@ -101,13 +101,15 @@ def _facts(host: Host, now: datetime) -> Iterator[tuple[str, str]]:
         yield "step", f"{progress.step}: {progress.message}{began}"
         yield "progress", _figures(host)
     if waiting := status.waiting:
-        yield "waits for", f"{waiting.message} ({waiting.cause}); who acts: {waiting.actor}"
+        # A wait for a problem repeats the problem's words, which follow below.
+        message = "" if status.problem else f": {waiting.message}"
+        yield "waits for", f"{waiting.cause}{message}; who acts: {waiting.actor}"
         if waiting.since:
             yield "  since", _age(waiting.since, now)
         if waiting.until:
             yield "  until", _until(waiting.until, now)
     if problem := status.problem:
-        yield "problem", f"{problem.id}: {problem.message}"
+        yield "problem", f"{problem.id}: {_without_key(host, problem.message)}"
         yield "  evidence", problem.evidence
         yield "  advice", problem.advice
         yield "  failures", str(status.error_count)
@@ -134,8 +136,15 @@ def _power(on: bool | None) -> str:
 
 
 def _words(host: Host) -> str:
-    waiting = host.status.waiting
+    problem, waiting = host.status.problem, host.status.waiting
+    if problem is not None:
+        return f"{problem.id}: {_without_key(host, problem.message)}"
     return host.status.error_message or (waiting.message if waiting else "")
+
+
+def _without_key(host: Host, message: str) -> str:
+    """Return a problem's sentence without the host's name, which stands beside it already."""
+    return message.removeprefix(f"{host.key}: ")
 
 
 def _figures(host: Host) -> str:
