@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from billet_lab.control import BootTarget
-from billet_lab.qemu_args import boot_indexes, disk_args, render_argv
+from billet_lab.qemu_args import boot_indexes, disk_args, disk_id, render_argv, throttle_of
 from billet_lab.specs import Disk, MachineJob, MachineSpec, number_machines
 
 
@@ -71,10 +71,10 @@ def test_the_network_boot_order_reaches_the_devices():
 @pytest.mark.parametrize(
     ("bus", "device"),
     [
-        ("virtio", "virtio-blk-pci,drive=disk0,serial=s"),
-        ("scsi", "scsi-hd,bus=scsi0.0,drive=disk0"),
+        ("virtio", "virtio-blk-pci,drive=disk0,id=drive0,serial=s"),
+        ("scsi", "scsi-hd,bus=scsi0.0,drive=disk0,id=drive0"),
         ("sata", "ide-hd,bus=ide.0,drive=disk0"),
-        ("nvme", "nvme,drive=disk0,serial=s"),
+        ("nvme", "nvme,drive=disk0,id=drive0,serial=s"),
     ],
 )
 def test_disks_hang_on_their_bus_and_honour_flushes(bus, device):
@@ -91,6 +91,14 @@ def test_failing_disks_have_a_failing_layer():
     assert "driver=blkdebug,node-name=disk0-failing,image=disk0-file" in line(
         job(), disk_errors=True
     )
+
+
+def test_a_slow_disk_is_slow_in_writes_only():
+    limit = throttle_of(1, 2.5)
+    assert limit.pop("id") == disk_id(1)
+    assert limit.pop("bps_wr") == 2621440
+    assert not any(limit.values())
+    assert f"id={disk_id(0)}," in line(job())
 
 
 def test_no_secret_is_on_the_command_line():

@@ -134,6 +134,7 @@ def fault(name: str, settings: tuple[str, ...], directory: Path) -> None:
     link_down=on             the cable is out
     link_loss_percent=5      or bad
     link_delay_ms=50         or long
+    disk_write_mib_s=5       the disks are slow
     disk_errors=on           writes fail, from the next boot on
     """
     client = _client(_machine(directory, name))

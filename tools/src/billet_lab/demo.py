@@ -12,22 +12,24 @@ import importlib.metadata
 import re
 import secrets
 import shutil
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
 
+from billet_lab import console as serial
 from billet_lab import demo_manifests as manifests
+from billet_lab import processes, teardown
 from billet_lab.accel import AccelChoice
 from billet_lab.control import Firmware
-from billet_lab.demo_story import Result, Timeline
+from billet_lab.demo_story import Ledger, Result, Timeline, read_view
 from billet_lab.kubectl import Kubectl, KubectlError
-from billet_lab.lab import Lab
+from billet_lab.lab import Lab, LabError
+from billet_lab.server_process import ServerError, ServerProcess
 from billet_lab.specs import BmcKind, Disk, MachineInfo, MachineSpec
 
 NAME = "metal3-node01"
@@ -35,16 +37,16 @@ MAC = "00:c2:fc:3b:e1:01"
 IMAGE = "billet-demo.qcow2"
 READY_DEADLINE_S = 900.0
 PROVISIONED_DEADLINE_S = 1500.0
-TOKEN_DEADLINE_S = 600.0
+TOKEN_DEADLINE_S = 900.0
 _FIRST_CALL = re.compile(r"agent called (\d+) s after kernel start")
 
 
 class DemoError(Exception):
-    """The demo did not reach its end; the message says where and why."""
+    """The demo did not reach its end; the message says where, why and what to look at."""
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the demo runs with. ``directory`` is made anew; the others are inputs."""
+    """What the demo runs with. ``directory`` gets all that it writes; the others are inputs."""
 
     directory: Path
     ramdisk_dir: Path
@@ -56,13 +58,15 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Demo:
-    """One run. `run` returns the result and writes it whatever happens."""
+    """One run. The result is written whatever happens."""
 
     def __init__(self, options: Options, console: Console) -> None:
         self._options, self._console = options, console
-        self.timeline = Timeline(console)
+        self.ledger = Ledger()
+        self.timeline = Timeline(console, self.ledger)
         self.result = Result(firmware=options.firmware, bmc=options.bmc)
         self._token = f"billet-token-{secrets.token_hex(8)}"
+        self._host: dict[str, Any] = {}
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Result]:
@@ -71,19 +75,27 @@ class Demo:
         for path in (options.ramdisk_dir / "vmlinuz", options.image_dir / IMAGE):
             if not path.is_file():
                 raise DemoError(f"{path} is missing; `make demo` builds it")
-        _clear(options.directory)
+        await _clear(options.directory)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                await self._story(stack)
+                with self.timeline:
+                    await self._story(stack)
                 self._write()
                 yield self.result
-        except Exception as error:
+        except asyncio.CancelledError:
+            self.result.error = self.result.error or self._unfinished("interrupted")
+            raise
+        except (LabError, ServerError, KubectlError) as error:
+            self.result.error = str(error)
+            raise DemoError(f"{error}\n{self._where()}") from error
+        except BaseException as error:
             self.result.error = str(error)
             raise
         finally:
             self._write()
 
     async def _story(self, stack: contextlib.AsyncExitStack) -> None:
+        self.ledger.enter("start")
         options = self._options
         spec = MachineSpec(
             name=NAME,
@@ -93,7 +105,6 @@ class Demo:
             memory_mib=options.memory_mib,
             disks=(Disk(size_bytes=8 << 30),),
         )
-        began = time.monotonic()
         kernels = (options.ramdisk_dir / "vmlinuz",)
         lab = await stack.enter_async_context(
             Lab(options.directory / "lab", [spec], accel_choice=options.accel, kernels=kernels)
@@ -104,56 +115,29 @@ class Demo:
             f"lab: {options.firmware} machine with a BMC at {machine.bmc_address},"
             f" {lab.accel} ({lab.accel_reason})"
         )
-        server, kubectl = await self._start(lab)
-        await self._versions(kubectl)
-        self.timeline.spend("start", began)
-        self.result.server_rss_mib["idle"] = _rss_mib(server.pid)
-        await self._to_ready(kubectl, machine)
-        await self._to_provisioned(kubectl, machine, lab)
-        self.result.server_rss_mib["peak"] = _rss_mib(server.pid, "VmHWM")
-        await self._proof(machine)
-        await self._events(kubectl)
-        self.result.seconds = self.timeline.seconds | {"total": round(self.timeline.elapsed_s, 1)}
-        self.result.steps = self.timeline.steps
-        self._how_to_look(machine, lab)
-
-    async def _start(self, lab: Lab) -> tuple[asyncio.subprocess.Process, Kubectl]:
-        options = self._options
         images = [sys.executable, "-m", "billet_lab.image_server", str(options.image_dir)]
         await lab.run_in([*images, lab.host_address, "80"])
-        log = (options.directory / "server.log").open("wb")
-        state = options.directory / "state"
-        with _listening_socket() as listener, log:
-            server = await lab.run_in(
-                [
-                    *(str(Path(sys.executable).with_name("billet")), "up"),
-                    *("--state-dir", str(state), "--interface", "br0"),
-                    *("--api-fd", str(listener.fileno())),
-                    *("--ramdisk-dir", str(options.ramdisk_dir), "--power-poll", "10"),
-                    *("--kernel-argument", "console=tty0"),
-                    *("--kernel-argument", "console=ttyS0"),
-                ],
-                pass_fds=[listener.fileno()],
-                stdout=log,
-                stderr=log,
+        server = await stack.enter_async_context(
+            ServerProcess(
+                lab,
+                options.directory,
+                options.ramdisk_dir,
+                namespace=manifests.NAMESPACE,
+                arguments=("--power-poll", "10"),
             )
-        kubectl = Kubectl(state / "kubeconfig", manifests.NAMESPACE)
-        await self._wait_for_api(server, state / "kubeconfig", kubectl)
-        return server, kubectl
-
-    async def _wait_for_api(
-        self, server: asyncio.subprocess.Process, kubeconfig: Path, kubectl: Kubectl
-    ) -> None:
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            if server.returncode is not None:
-                raise DemoError(f"billet up ended with {server.returncode}:\n{self._log_tail()}")
-            if kubeconfig.exists():
-                with contextlib.suppress(KubectlError):
-                    await kubectl.run("get", "baremetalhosts", deadline_s=10)
-                    return
-            await asyncio.sleep(0.2)
-        raise DemoError(f"the API did not come up within 60 s:\n{self._log_tail()}")
+        )
+        await server.start()
+        await self._versions(server.kubectl)
+        self.result.server_rss_mib["idle"] = _rss_mib(server.process.pid)
+        await self._to_ready(server.kubectl, machine)
+        await self._to_provisioned(server.kubectl, machine, lab)
+        self.result.server_rss_mib["peak"] = _rss_mib(server.process.pid, "VmHWM")
+        await self._proof(machine)
+        self.ledger.end()
+        await self._events(server.kubectl)
+        self._console.print("\nTime per step:")
+        self._console.print(self.ledger.table())
+        self._how_to_look(machine, lab)
 
     async def _to_ready(self, kubectl: Kubectl, machine: MachineInfo) -> None:
         self.timeline.say("kubectl create namespace metal3; kubectl apply -f host.yaml")
@@ -163,7 +147,8 @@ class Demo:
         await kubectl.run("apply", "-f", "-", stdin=text)
 
         def rests(host: dict[str, Any]) -> bool:
-            return _state(host) == "ready" and host["status"].get("poweredOn") is False
+            status = host.get("status") or {}
+            return read_view(host).state == "ready" and status.get("poweredOn") is False
 
         await self._follow(kubectl, rests, READY_DEADLINE_S, "ready and powered off")
 
@@ -185,41 +170,65 @@ class Demo:
         await kubectl.run("patch", "baremetalhost", machine.name, "--type=merge", "-p", body)
         await self._follow(
             kubectl,
-            lambda host: _state(host) == "provisioned",
+            lambda host: read_view(host).state == "provisioned",
             PROVISIONED_DEADLINE_S,
             "provisioned",
         )
-        self.result.state = "provisioned"
 
     async def _proof(self, machine: MachineInfo) -> None:
-        began = time.monotonic()
+        self.ledger.enter("first boot")
+        self.timeline.restart()
         self.timeline.say("waiting for the booted system's own proof on its serial console")
-        console = Path(machine.console_path)
-        while time.monotonic() - began < TOKEN_DEADLINE_S:
-            if self._token.encode() in console.read_bytes():
-                self.timeline.spend("first boot", began)
+        path, end = Path(machine.console_path), time.monotonic() + TOKEN_DEADLINE_S
+        while time.monotonic() < end:
+            if self._token.encode() in path.read_bytes():
                 self.timeline.say(f"[green]the user's data was read: {self._token}[/green]")
                 self.result.userdata_token_seen = True
                 return
+            self.timeline.breathe(serial.tail(path, lines=1).strip(), label="first boot")
             await asyncio.sleep(0.5)
-        tail = console.read_bytes()[-2000:].decode(errors="replace")
         raise DemoError(
-            f"no token on the console within {TOKEN_DEADLINE_S:.0f} s; it ends:\n{tail}"
+            f"{NAME} is provisioned, but within {TOKEN_DEADLINE_S:.0f} s the booted system did"
+            f" not write its token to its console. The console's last line:"
+            f" {serial.tail(path, lines=1) or '(empty)'}\n{self._where()}"
         )
 
-    async def _follow(self, kubectl: Kubectl, done: Any, deadline_s: float, goal: str) -> None:
+    async def _follow(
+        self,
+        kubectl: Kubectl,
+        done: Callable[[dict[str, Any]], bool],
+        deadline_s: float,
+        goal: str,
+    ) -> None:
         try:
             async with asyncio.timeout(deadline_s):
                 async for host in kubectl.watch("baremetalhost", NAME):
+                    self._host = host
+                    self.result.state = read_view(host).state
                     if self.timeline.see(host):
                         await self._table(kubectl)
                     if done(host):
                         return
-        except TimeoutError as error:
-            described = await kubectl.run("describe", "baremetalhost", NAME)
-            text = f"not {goal} within {deadline_s:.0f} s:\n{described}\n{self._log_tail()}"
-            raise DemoError(text) from error
-        raise DemoError(f"kubectl's watch ended before the host was {goal}:\n{self._log_tail()}")
+        except TimeoutError:
+            text = self._unfinished(f"not {goal} within {deadline_s:.0f} s")
+        else:
+            text = self._unfinished(f"kubectl's watch ended before it was {goal}")
+        raise DemoError(f"{text}\n{self._where()}")
+
+    def _unfinished(self, why: str) -> str:
+        """Return one sentence: what ended, in which state, at which step, with which error."""
+        view = read_view(self._host)
+        doing = f"{view.step}: {view.message or view.figures}" if view.step else view.waiting
+        text = f"{NAME}: {why}; it is {view.state or 'not registered yet'}"
+        text += f" ({doing})" if doing else ""
+        return f"{text}. {view.error}" if view.error else text
+
+    def _where(self) -> str:
+        home = self._options.directory
+        return (
+            f"Logs: {home / 'server.log'} (server), {home / 'state' / 'agent-logs'} (agent),"
+            f" {home / 'lab' / NAME / 'console.log'} (the machine's serial console)"
+        )
 
     async def _table(self, kubectl: Kubectl) -> None:
         self._console.print("$ kubectl get baremetalhost -n metal3", style="dim")
@@ -239,8 +248,8 @@ class Demo:
         self.result.ramdisk_bytes = sum(file.stat().st_size for file in files)
 
     async def _events(self, kubectl: Kubectl) -> None:
-        self._console.print("$ kubectl get events -n metal3", style="dim")
-        events = await kubectl.run("get", "events")
+        self._console.print("$ kubectl get events -n metal3 --sort-by=.lastTimestamp", style="dim")
+        events = await kubectl.run("get", "events", "--sort-by=.lastTimestamp")
         self._console.print(events.rstrip(), highlight=False, soft_wrap=True)
         self.result.agent_first_call_s = [float(found) for found in _FIRST_CALL.findall(events)]
 
@@ -251,25 +260,34 @@ class Demo:
             f"billet status --kubeconfig {home / 'state' / 'kubeconfig'}",
             f"tail -f {machine.console_path}      # the machine's serial console",
             f"tail -f {home / 'server.log'}",
-            f"ip netns exec {lab.namespace} ping 172.22.0.1",
+            f"ip netns exec {lab.namespace} bash      # inside the machine's network",
         )
         self._console.print("\nLook around:")
         for line in lines:
             self._console.print(f"  {line}", highlight=False, soft_wrap=True)
 
-    def _log_tail(self) -> str:
-        log = self._options.directory / "server.log"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return "\n".join(["the server's log ends:", *lines[-15:]])
-
     def _write(self) -> None:
+        self.ledger.end()
+        self.result.seconds = self.ledger.seconds()
+        self.result.steps = self.ledger.step_seconds()
         path = self._options.directory / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self.result), indent=2) + b"\n")
 
 
-def _clear(directory: Path) -> None:
-    """Remove what an earlier run left, except a lab that a crash left (`billet lab down`)."""
+async def _clear(directory: Path) -> None:
+    """Remove what an earlier run left, also one that was killed. Raises DemoError if one runs."""
+    lab = directory / "lab"
+    if teardown.state_path(lab).exists():
+        state = teardown.read_state(lab)
+        if any(processes.identity(process[0]) == process for process in state.processes[:1]):
+            raise DemoError(
+                f"another demo is up in {directory}; end it (Ctrl-C there, or"
+                f" `billet lab down --dir {lab}`), or choose another --dir"
+            )
+        troubles = await teardown.take_down(state)
+        if troubles:
+            raise DemoError(f"an earlier demo cannot be cleaned up: {'; '.join(troubles)}")
     for name in ("state", "server.log", "result.json"):
         path = directory / name
         if path.is_dir():
@@ -279,25 +297,12 @@ def _clear(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def _listening_socket() -> socket.socket:
-    """Return a listener on loopback: port 6443, or any where that is taken."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", 6443))
-    except OSError:
-        listener.bind(("127.0.0.1", 0))
-    listener.listen(128)
-    return listener
-
-
-def _state(host: dict[str, Any]) -> str:
-    status = host.get("status") or {}
-    return str((status.get("provisioning") or {}).get("state", ""))
-
-
 def _rss_mib(pid: int, field: str = "VmRSS") -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0  # it has ended; whoever waits for it says so
+    for line in lines:
         if line.startswith(f"{field}:"):
             return round(int(line.split()[1]) / 1024, 1)
     return 0.0

@@ -20,6 +20,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``slow_post_s``: seconds between power-on and the first instruction of each boot.
     ``link_down``: the machine's cable is pulled. ``link_loss_percent`` (0-100) and
     ``link_delay_ms`` (at most; frames leave in bursts) of frames from and to the machine.
+    ``disk_write_mib_s``: the disks take no more than that much a second each; 0 is no limit.
     ``disk_errors``: writes to the machine's disks fail with EIO from its next boot on.
     """
 
@@ -31,6 +32,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     link_down: bool = False
     link_loss_percent: float = 0
     link_delay_ms: float = 0
+    disk_write_mib_s: float = 0
     disk_errors: bool = False
 
 

@@ -6,6 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from billet_lab.processes import die_with_parent
+
+
+def _apart() -> dict[str, Any]:
+    """A terminal's Ctrl-C is for the caller, who ends kubectl; a killed caller takes it along."""
+    return {"start_new_session": True, "preexec_fn": die_with_parent()}
+
 
 class KubectlError(Exception):
     """kubectl failed; the message holds its arguments and what it printed."""
@@ -27,6 +34,7 @@ class Kubectl:
             stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            **_apart(),
         )
         try:
             async with asyncio.timeout(deadline_s):
@@ -59,6 +67,7 @@ class Kubectl:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            **_apart(),
         )
         assert process.stdout is not None
         decoder, text = json.JSONDecoder(), ""

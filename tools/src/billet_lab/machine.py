@@ -83,6 +83,8 @@ class Machine:
         try:
             if link_of(before) != link_of(self.faults):
                 await self.vm.apply_link()
+            if before.disk_write_mib_s != self.faults.disk_write_mib_s:
+                await self.vm.apply_disks()
             if before.link_loss_percent != self.faults.link_loss_percent:
                 await self.vm.apply_loss()
         except (QmpError, NetError):

@@ -7,6 +7,7 @@ SHUTDOWN event; `vm` then decides.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from billet_lab.control import BootTarget, Firmware
 from billet_lab.specs import Accel, Disk, MachineJob
@@ -15,6 +16,7 @@ QEMU = "qemu-system-x86_64"
 OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 NIC_ID = "net0"
+_MIB = 1 << 20
 
 _ACCEL = {
     "kvm": ["-accel", "kvm", "-cpu", "host"],
@@ -38,6 +40,9 @@ def firmware_args(firmware: Firmware, nvram: Path) -> list[str]:
         f"if=pflash,format=raw,readonly=on,file={OVMF_CODE}",
         "-drive",
         f"if=pflash,format=raw,file={_quoted(nvram)}",
+        # Nobody boots over IPv6 here, and OVMF spends a minute on finding that out.
+        *("-fw_cfg", "name=opt/org.tianocore/IPv6Support,string=n"),
+        *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
     ]
 
 
@@ -126,6 +131,17 @@ def disk_args(
     return args
 
 
+def disk_id(number: int) -> str:
+    """A disk's name in QMP commands."""
+    return f"drive{number}"
+
+
+def throttle_of(number: int, write_mib_s: float) -> dict[str, Any]:
+    """Arguments of QMP's block_set_io_throttle that limit a disk's writes; 0 lifts the limit."""
+    limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+    return {"id": disk_id(number), **limits, "bps_wr": round(write_mib_s * _MIB)}
+
+
 def _failing(node: str, lower: str) -> str:
     rules = [
         f"inject-error.{i}.event=none,inject-error.{i}.iotype={kind},inject-error.{i}.errno=5"
@@ -135,7 +151,7 @@ def _failing(node: str, lower: str) -> str:
 
 
 def _disk_device(disk: Disk, node: str, number: int, bootindex: int) -> str:
-    common = f"drive={node},serial={disk.serial},bootindex={bootindex}"
+    common = f"drive={node},id={disk_id(number)},serial={disk.serial},bootindex={bootindex}"
     policy = "werror=report,rerror=report,write-cache=on"
     match disk.bus:
         case "virtio":

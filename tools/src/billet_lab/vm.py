@@ -21,7 +21,7 @@ from billet_lab import console, net
 from billet_lab.control import BootTarget, Firmware
 from billet_lab.faults import Faults
 from billet_lab.processes import die_with_parent
-from billet_lab.qemu_args import NIC_ID, render_argv
+from billet_lab.qemu_args import NIC_ID, render_argv, throttle_of
 from billet_lab.qmp import QmpClient, QmpError
 from billet_lab.specs import MachineJob
 
@@ -135,6 +135,14 @@ class Vm:
                     "interval": max(1, round(faults.link_delay_ms * 1000)),
                 },
             )
+
+    async def apply_disks(self) -> None:
+        """Bring the disks' speed in line with the faults."""
+        if self._qmp is None:
+            return
+        for number in range(len(self._job.machine.disks)):
+            limit = throttle_of(number, self._faults().disk_write_mib_s)
+            await self._qmp.execute("block_set_io_throttle", limit)
 
     async def apply_loss(self) -> None:
         """Bring the loss on the tap in line with the faults."""
@@ -250,6 +258,7 @@ class Vm:
         try:
             self._qmp = qmp
             await self.apply_link()
+            await self.apply_disks()
             if self._faults().slow_post_s > 0:
                 await asyncio.sleep(self._faults().slow_post_s)
             await qmp.execute("cont")
