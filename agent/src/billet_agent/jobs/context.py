@@ -30,7 +30,7 @@ class JobContext:
         self._cancel = threading.Event()
         self.log = log
         self.seconds: dict[str, float] = {}
-        self._step = ""
+        self._step = self._message = ""
         self._total: int | None = None
         self._mark = (0.0, 0)
         self._rate: float | None = None
@@ -67,7 +67,8 @@ class JobContext:
 
     def begin(self, name: str, message: str = "") -> None:
         """Publish that a step starts."""
-        self._step, self._total, self._rate = name, None, None
+        self._step, self._message = name, message
+        self._total, self._rate = None, None
         self._mark = (self._clock(), 0)
         self._publish(Progress(step=name, message=message))
 
@@ -95,6 +96,7 @@ class JobContext:
         eta = max(0, total - done) / rate if total and rate else None
         return Progress(
             step=self._step,
+            message=self._message,
             percent=percent,
             done_bytes=done,
             total_bytes=total,
