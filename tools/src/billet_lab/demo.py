@@ -67,6 +67,7 @@ class Demo:
         self.result = Result(firmware=options.firmware, bmc=options.bmc)
         self._token = f"billet-token-{secrets.token_hex(8)}"
         self._host: dict[str, Any] = {}
+        self._server: ServerProcess | None = None
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Result]:
@@ -126,6 +127,7 @@ class Demo:
                 arguments=("--power-poll", "10"),
             )
         )
+        self._server = server
         await server.start()
         await self._versions(server.kubectl)
         self.result.server_rss_mib["idle"] = _rss_mib(server.process.pid)
@@ -212,8 +214,12 @@ class Demo:
         except TimeoutError:
             text = self._unfinished(f"not {goal} within {deadline_s:.0f} s")
         else:
-            text = self._unfinished(f"kubectl's watch ended before it was {goal}")
+            text = self._unfinished(f"{self._why_it_ended()} before it was {goal}")
         raise DemoError(f"{text}\n{self._where()}")
+
+    def _why_it_ended(self) -> str:
+        code = self._server.process.returncode if self._server is not None else None
+        return "kubectl's watch ended" if code is None else f"`billet up` ended with code {code}"
 
     def _unfinished(self, why: str) -> str:
         """Return one sentence: what ended, in which state, at which step, with which error."""

@@ -1,6 +1,7 @@
 """kubectl as a subprocess: the demo and the tests read the API only as a user does."""
 
 import asyncio
+import codecs
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -71,9 +72,11 @@ class Kubectl:
         )
         assert process.stdout is not None
         decoder, text = json.JSONDecoder(), ""
+        # A chunk may end inside a character.
+        characters = codecs.getincrementaldecoder("utf-8")()
         try:
             while chunk := await process.stdout.read(65536):
-                text = (text + chunk.decode()).lstrip()
+                text = (text + characters.decode(chunk)).lstrip()
                 while text:
                     try:
                         obj, end = decoder.raw_decode(text)
