@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from billet_lab.control import BootTarget
-from billet_lab.qemu_args import boot_indexes, disk_args, disk_id, render_argv, throttle_of
+from billet_lab.qemu_args import boot_indexes, disk_args, render_argv, throttle_of
 from billet_lab.specs import Disk, MachineJob, MachineSpec, number_machines
 
 
@@ -94,11 +94,14 @@ def test_failing_disks_have_a_failing_layer():
 
 
 def test_a_slow_disk_is_slow_in_writes_only():
-    limit = throttle_of(1, 2.5)
-    assert limit.pop("id") == disk_id(1)
+    limit = throttle_of(1, Disk(size_bytes=1, bus="scsi"), 2.5)
+    assert limit.pop("id") == "drive1"
     assert limit.pop("bps_wr") == 2621440
     assert not any(limit.values())
-    assert f"id={disk_id(0)}," in line(job())
+    virtio = throttle_of(0, Disk(size_bytes=1), 0)
+    assert virtio.pop("id") == "/machine/peripheral/drive0/virtio-backend"
+    assert not any(virtio.values())
+    assert "id=drive0," in line(job())
 
 
 def test_no_secret_is_on_the_command_line():

@@ -131,15 +131,14 @@ def disk_args(
     return args
 
 
-def disk_id(number: int) -> str:
-    """A disk's name in QMP commands."""
-    return f"drive{number}"
-
-
-def throttle_of(number: int, write_mib_s: float) -> dict[str, Any]:
+def throttle_of(number: int, disk: Disk, write_mib_s: float) -> dict[str, Any]:
     """Arguments of QMP's block_set_io_throttle that limit a disk's writes; 0 lifts the limit."""
+    name = f"drive{number}"
+    if disk.bus == "virtio":
+        # What has the drive is the device behind the PCI one, which only its path names.
+        name = f"/machine/peripheral/{name}/virtio-backend"
     limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
-    return {"id": disk_id(number), **limits, "bps_wr": round(write_mib_s * _MIB)}
+    return {"id": name, **limits, "bps_wr": round(write_mib_s * _MIB)}
 
 
 def _failing(node: str, lower: str) -> str:
@@ -151,7 +150,7 @@ def _failing(node: str, lower: str) -> str:
 
 
 def _disk_device(disk: Disk, node: str, number: int, bootindex: int) -> str:
-    common = f"drive={node},id={disk_id(number)},serial={disk.serial},bootindex={bootindex}"
+    common = f"drive={node},id=drive{number},serial={disk.serial},bootindex={bootindex}"
     policy = "werror=report,rerror=report,write-cache=on"
     match disk.bus:
         case "virtio":

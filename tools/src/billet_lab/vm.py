@@ -140,8 +140,8 @@ class Vm:
         """Bring the disks' speed in line with the faults."""
         if self._qmp is None:
             return
-        for number in range(len(self._job.machine.disks)):
-            limit = throttle_of(number, self._faults().disk_write_mib_s)
+        for number, disk in enumerate(self._job.machine.disks):
+            limit = throttle_of(number, disk, self._faults().disk_write_mib_s)
             await self._qmp.execute("block_set_io_throttle", limit)
 
     async def apply_loss(self) -> None:
@@ -258,7 +258,8 @@ class Vm:
         try:
             self._qmp = qmp
             await self.apply_link()
-            await self.apply_disks()
+            if self._faults().disk_write_mib_s > 0:
+                await self.apply_disks()
             if self._faults().slow_post_s > 0:
                 await asyncio.sleep(self._faults().slow_post_s)
             await qmp.execute("cont")
