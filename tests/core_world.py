@@ -187,8 +187,10 @@ class World:
                 self.finalizers = (*self.finalizers, FINALIZER)
             case ask.RemoveFinalizer():
                 self.finalizers, self.gone = (), True
-            case ask.PutHardwareData() | ask.ForgetAgent():
+            case ask.PutHardwareData():
                 pass
+            case ask.ForgetAgent():
+                self.agent = None
             case ask.CancelJob():
                 self._report(effect.job_id, "cancelled")
             case ask.StartInspect() | ask.StartClean() | ask.StartDeploy() | ask.StartHandOver():
@@ -268,7 +270,8 @@ class World:
     def _report(self, job_id: str, state: str, **facts) -> None:
         kind = job_id.split("/")[0]
         report = JobReport(job_id, kind, state, **facts)
-        self.agent = self.agent._replace(jobs={**self.agent.jobs, job_id: report})
+        jobs = {**self.agent.jobs, job_id: report}
+        self.agent = self.agent._replace(jobs=jobs, reported_at=self.now)
 
     def _finish(self, report: JobReport) -> None:
         if self.job_fault is not None and report.kind != "inspect":

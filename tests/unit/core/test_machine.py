@@ -34,6 +34,10 @@ def count(world: World, kind) -> int:
     return sum(isinstance(effect, kind) for effect in world.performed)
 
 
+def kinds(world: World) -> set[str]:
+    return {report.kind for report in world.agent.jobs.values()} if world.agent else set()
+
+
 def test_registers_inspects_and_rests_powered_off():
     world = ready()
     world.run()
@@ -211,7 +215,7 @@ def test_agent_problem_reaches_the_object(heals):
 def test_power_cut_during_the_write_boots_the_ramdisk_again():
     world = ready()
     world.edit(online=True, image=IMAGE)
-    world.run(lambda: any(r.kind == "deploy" for r in world.agent.jobs.values()))
+    world.run(lambda: "deploy" in kinds(world))
     world.lose_agent(power=PowerState.OFF)
     world.run(lambda: world.status.problem is not None)
     assert world.status.problem.id == "agent-lost"
@@ -223,7 +227,7 @@ def test_power_cut_during_the_write_boots_the_ramdisk_again():
 def test_image_removed_while_writing_stops_the_job():
     world = ready()
     world.edit(online=True, image=IMAGE)
-    world.run(lambda: any(r.kind == "deploy" for r in world.agent.jobs.values()))
+    world.run(lambda: "deploy" in kinds(world))
     world.edit(online=False)
     world.run(lambda: world.state is State.READY)
     assert count(world, ask.CancelJob) == 1

@@ -11,7 +11,8 @@ class AgentView(NamedTuple):
     """What the gateway knows of the agent on a host; a snapshot.
 
     ``nonce`` is the boot nonce its token was bound to. ``goodbye`` is the reason it gave when
-    it left on purpose. ``last_seen`` and ``connected_at`` are wall clock.
+    it left on purpose. ``last_seen``, ``connected_at`` and ``reported_at`` (when a job's report
+    last said anything new) are wall clock.
     """
 
     host_uid: str
@@ -25,3 +26,4 @@ class AgentView(NamedTuple):
     version: str
     jobs: Mapping[str, JobReport]
     goodbye: str | None = None
+    reported_at: datetime | None = None

@@ -13,9 +13,10 @@ from billet_server.core.effects import (
     StartInspect,
 )
 from billet_server.core.host import Boot
-from billet_server.core.problems import Fault
+from billet_server.core.problems import Fault, of_agent
 from billet_server.core.terms import BootMode, PowerState
 from billet_server.core.turn import Turn
+from billet_server.core.wording import MOST_NUMBER, printable, whole
 from billet_wire import JobReport
 
 HAND_OVER = "hand-over"
@@ -26,6 +27,12 @@ NETBOOT_PURPOSES = frozenset({"inspect", "provision", "deprovision", IDLE})
 StartJob = StartInspect | StartClean | StartDeploy | StartHandOver
 
 _LOST_POWER_POLL = timedelta(seconds=10)
+_WHOLE_SECONDS = timedelta(seconds=2)
+
+_RESTARTED = (
+    "another agent called with this boot's token, which belongs to the first one: the agent was"
+    " restarted on the machine, or somebody copied the token"
+)
 
 
 def boot_mode(turn: Turn) -> BootMode | None:
@@ -45,7 +52,8 @@ def agent_for(turn: Turn, purpose: str, error_type: str) -> AgentView | None:
     if boot is not None and boot.purpose in NETBOOT_PURPOSES:
         if agent is not None and agent.connected and agent.nonce == boot.nonce:
             return _arrived(turn, boot, agent, purpose)
-        if boot.purpose != purpose:
+        moved = boot.mac != turn.host.spec.boot_mac_address.lower()
+        if boot.purpose != purpose or moved:
             boot = turn.status.boot = None
     else:
         boot = turn.status.boot = None
@@ -71,10 +79,7 @@ def job_result(turn: Turn, agent: AgentView, start: StartJob, error_type: str) -
     """Return the report of a job that succeeded, or do the next thing to get there."""
     for other in agent.jobs.values():
         if other.state == "running" and other.id != start.job_id:
-            turn.wait("agent-job", f"stopping job {other.kind}, no longer wanted", "agent")
-            if turn.outcome(CancelJob) is None:
-                turn.ask(CancelJob(other.id))
-            turn.look_again(5.0)
+            _cancel(turn, other, error_type)
             return None
     report = agent.jobs.get(start.job_id)
     if report is None:
@@ -83,47 +88,88 @@ def job_result(turn: Turn, agent: AgentView, start: StartJob, error_type: str) -
     if report.state == "succeeded":
         return report
     if report.state == "running":
-        _mirror(turn, report)
-        return None
-    problem = report.problem
-    if problem is None:
-        turn.fail(Fault("agent-internal", f"job {report.kind} ended {report.state}"), error_type)
-        return None
-    fault = Fault(
-        problem.problem,
-        f"{turn.host.key}: {problem.message}",
-        problem.evidence,
-        problem.advice or None,
-        problem.heals,
-    )
-    turn.fail(fault, error_type)
+        _follow(turn, agent, report, error_type)
+    elif report.problem is not None:
+        turn.fail(of_agent(report.problem, str(turn.host.key)), error_type)
+    else:
+        text = f"{turn.host.key}: the agent's job {_kind(report)} ended {report.state}, unasked"
+        turn.fail(Fault("agent-internal", text), error_type)
     return None
 
 
 def _start(turn: Turn, start: StartJob, error_type: str) -> None:
     last = turn.outcome(type(start))
-    if last is not None and last[0].job_id == start.job_id:
-        if last[1].fault is not None:
-            turn.fail(last[1].fault, error_type)
-        else:
-            # The agent's first report is on its way; without one the job is sent again.
-            turn.wait("agent-job", "the agent takes the job", "agent")
-            turn.look_again(5.0)
+    asked = last is not None and last[0].job_id == start.job_id
+    if last is not None and asked and last[1].fault is not None:
+        turn.fail(last[1].fault, error_type)
         return
-    if not turn.blocked():
-        turn.wait("agent-job", "giving the agent its job", "billet")
+    if not asked and turn.blocked():
+        return
+    kind = start.job_id.partition("/")[0]
+    until = turn.waiting_since("agent-start") + timedelta(seconds=turn.rules.job_start_s)
+    if turn.exact_now >= until:
+        _stalled(turn, f"it was given job {kind} and reported nothing about it", error_type)
+        return
+    turn.wait("agent-start", f"the agent takes job {kind}", "agent", until)
+    if not asked:
         turn.ask(start)
+    # Without a first report the job is sent again: the agent knows it by its id.
+    turn.look_again(5.0)
+
+
+def nothing_runs(turn: Turn, error_type: str) -> bool:
+    """Whether no job runs on the host; stops the one that does."""
+    agent, boot = turn.seen.agent, turn.status.boot
+    if agent is None or boot is None or not agent.connected or agent.nonce != boot.nonce:
+        return True
+    for job in agent.jobs.values():
+        if job.state == "running":
+            _cancel(turn, job, error_type)
+            return False
+    return True
+
+
+def _cancel(turn: Turn, job: JobReport, error_type: str) -> None:
+    until = turn.waiting_since("agent-cancel") + timedelta(seconds=turn.rules.job_cancel_s)
+    if turn.exact_now >= until:
+        _stalled(turn, f"its job {_kind(job)} is no longer wanted and does not stop", error_type)
+        return
+    text = f"the agent stops job {_kind(job)}, which is no longer wanted"
+    turn.wait("agent-cancel", text, "agent", until)
+    if turn.outcome(CancelJob) is None:
+        turn.ask(CancelJob(job.id))
+    turn.look_again(5.0)
+
+
+def _follow(turn: Turn, agent: AgentView, report: JobReport, error_type: str) -> None:
+    """Mirror a running job's progress, as long as there is any."""
+    known = (agent.connected_at, agent.reported_at, turn.seen.started_at)
+    news = max((moment for moment in known if moment and moment <= turn.exact_now), default=None)
+    until = (news or turn.exact_now) + timedelta(seconds=turn.rules.job_stall_s)
+    if turn.exact_now >= until:
+        step = report.progress.step if report.progress is not None else "start"
+        minutes = turn.rules.job_stall_s / 60
+        text = f"job {_kind(report)} is in step {printable(step, 40)} without news for"
+        _stalled(turn, f"{text} {minutes:.0f} minutes", error_type)
+        return
+    _mirror(turn, report, until)
+
+
+def _stalled(turn: Turn, text: str, error_type: str) -> None:
+    turn.status.boot = None
+    turn.fail(Fault("agent-stalled", f"{turn.host.key}: the agent is connected, but {text}"),
+              error_type)  # fmt: skip
 
 
 def _arrived(turn: Turn, boot: Boot, agent: AgentView, purpose: str) -> AgentView:
     boot.purpose = purpose
     boot.agent_id = agent.agent_id
+    turn.status.powered_on = True
     if boot.started_at is None:
         boot.started_at = turn.now
     if boot.agent_connected_at is None:
         boot.agent_connected_at = turn.now
         turn.note("AgentConnected", f"agent called {agent.uptime_s:.0f} s after kernel start")
-    turn.status.powered_on = True
     return agent
 
 
@@ -148,7 +194,7 @@ def _power_cycled(turn: Turn, boot: Boot, error_type: str) -> bool:
 def _wait_for_first_call(turn: Turn, boot: Boot, error_type: str) -> None:
     assert boot.started_at is not None
     seen, rules, key = turn.seen.boot, turn.rules, turn.host.key
-    began = max(boot.started_at, turn.seen.started_at)
+    began = _began(turn, boot.started_at)
     mac = turn.host.spec.boot_mac_address
     script = _since(seen.script_at, boot.chosen_at or boot.started_at)
     dhcp = _since(seen.dhcp_at, boot.chosen_at or boot.started_at)
@@ -166,6 +212,13 @@ def _wait_for_first_call(turn: Turn, boot: Boot, error_type: str) -> None:
         text = f"machine is in its firmware (POST); waiting for the DHCP request of {mac}"
         until = began + timedelta(seconds=rules.boot_request_s)
         fault = Fault("boot-no-request", f"{key}: no DHCP request from {mac} since power on")
+    # A machine that starts over again and again begins each stage anew, but not for ever.
+    limit_s = rules.boot_request_s + rules.boot_script_s + rules.agent_call_s
+    until = min(until, began + timedelta(seconds=limit_s))
+    rival = _since(seen.rival_at, boot.chosen_at or boot.started_at)
+    if rival is not None and boot.agent_id:
+        until = min(until, rival + timedelta(seconds=rules.agent_return_s))
+        fault = Fault("agent-lost", f"{key}: {_RESTARTED}")
     if turn.exact_now >= until:
         turn.status.boot = None
         turn.fail(fault, error_type)
@@ -179,7 +232,11 @@ def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
     agent, key = turn.seen.agent, turn.host.key
     known = agent is not None and agent.nonce == boot.nonce
     last_seen = agent.last_seen if agent is not None and known else boot.agent_connected_at
-    until = max(last_seen, turn.seen.started_at) + timedelta(seconds=turn.rules.agent_lost_s)
+    if last_seen > turn.exact_now:
+        last_seen = boot.agent_connected_at
+    rival = _since(turn.seen.boot.rival_at, last_seen)
+    lost_s = turn.rules.agent_lost_s if rival is None else turn.rules.agent_return_s
+    until = _began(turn, last_seen) + timedelta(seconds=lost_s)
     power = turn.seen.power
     if power is not None and power.at > last_seen and power.state is PowerState.OFF:
         turn.status.boot, turn.status.powered_on = None, False
@@ -187,7 +244,9 @@ def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
         return
     if turn.exact_now >= until:
         turn.status.boot = None
-        text = f"{key}: agent silent since {last_seen:%H:%M:%S} UTC, power is still on"
+        text = f"{key}: agent silent since {last_seen:%H:%M:%S} UTC, power is not known to be off"
+        if rival is not None:
+            text = f"{key}: {_RESTARTED}"
         turn.fail(Fault("agent-lost", text), error_type)
         return
     turn.wait("agent-return", "the agent's connection is lost; it may come back", "machine", until)
@@ -197,28 +256,38 @@ def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
     turn.look_again(_LOST_POWER_POLL.total_seconds())
 
 
-def _mirror(turn: Turn, report: JobReport) -> None:
+def _mirror(turn: Turn, report: JobReport, until: datetime) -> None:
     turn.soften()
     progress = report.progress
     if progress is None:
-        turn.progress(report.kind, f"agent runs {report.kind}")
+        turn.progress(_kind(report), f"agent runs {_kind(report)}")
     else:
         turn.progress(
-            progress.step,
-            progress.message,
-            percent=_whole(progress.percent),
-            done_bytes=progress.done_bytes,
-            total_bytes=progress.total_bytes,
-            rate_bytes_per_second=_whole(progress.rate_bytes_s),
-            eta_seconds=_whole(progress.eta_s),
+            printable(progress.step, 60),
+            printable(progress.message, 500),
+            percent=_figure(progress.percent, 100),
+            done_bytes=_figure(progress.done_bytes),
+            total_bytes=_figure(progress.total_bytes),
+            rate_bytes_per_second=_figure(progress.rate_bytes_s),
+            eta_seconds=_figure(progress.eta_s),
         )
-    turn.wait("agent-job", f"agent runs {report.kind}", "agent")
+    turn.wait("agent-job", f"agent runs {_kind(report)}", "agent", until)
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+def _figure(value: float | None, most: int = MOST_NUMBER) -> int | None:
+    return None if value is None else whole(value, most)
+
+
+def _kind(report: JobReport) -> str:
+    return printable(report.kind, 20)
+
+
+def _began(turn: Turn, moment: datetime) -> datetime:
+    """Return when waiting began that began at ``moment``: a new server waits anew."""
+    started = turn.seen.started_at
+    return max(moment, started) if started <= turn.exact_now else moment
 
 
 def _since(moment: datetime | None, start: datetime) -> datetime | None:
     """Return ``moment`` when it belongs to a boot begun at ``start`` (a whole second)."""
-    return moment if moment is not None and moment >= start - timedelta(seconds=2) else None
+    return moment if moment is not None and moment >= start - _WHOLE_SECONDS else None

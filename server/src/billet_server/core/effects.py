@@ -21,9 +21,10 @@ class RemoveFinalizer(NamedTuple):
 
 
 class CheckBmc(NamedTuple):
-    """Try the credentials of this Secret version; the outcome carries the power state."""
+    """Try this Secret version at this address; the outcome carries the power state."""
 
     version: str
+    address: str
 
 
 class ReadPower(NamedTuple):

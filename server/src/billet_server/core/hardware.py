@@ -43,7 +43,7 @@ def render_hardware(report: InspectResult) -> dict[str, Any]:
         "storage": [_storage(disk) for disk in report.disks[:MOST_ROWS]],
         "nics": [_nic(nic) for nic in report.nics[:MOST_ROWS]],
     }
-    while hardware["storage"] and _json_bytes(hardware) > MOST_BYTES:
+    while (hardware["storage"] or hardware["nics"]) and _json_bytes(hardware) > MOST_BYTES:
         for name in ("storage", "nics"):
             hardware[name] = hardware[name][: len(hardware[name]) // 2]
     return hardware

@@ -1,11 +1,12 @@
 """A BareMetalHost as typed data: spec is frozen, status is rebuilt by each step.
 
 `parse_host` never fails on an object that the API accepted: what cannot be understood is
-reported as ``spec_fault`` and becomes a problem on the object, not a traceback. Field names and
+reported as ``spec_fault`` or ``status_fault`` and becomes a problem on the object. Field names and
 meanings are Metal3's (``metal3.io/v1alpha1``); ours are ``progress``, ``waiting``, ``boot``,
 ``problem``.
 """
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from billet_server.core.states import is_known
 from billet_server.core.terms import BootMode, HostKey
 from billet_wire import RootDeviceHints
 
@@ -190,6 +192,7 @@ class Host(msgspec.Struct, frozen=True):
     annotations: Mapping[str, str] = {}
     deleting: bool = False
     spec_fault: str = ""
+    status_fault: str = ""
 
 
 def parse_host(obj: Mapping[str, Any]) -> Host:
@@ -200,12 +203,7 @@ def parse_host(obj: Mapping[str, Any]) -> Host:
         spec = msgspec.convert(obj.get("spec") or {}, Spec, strict=False)
     except msgspec.ValidationError as error:
         spec, fault = Spec(), f"spec cannot be read: {error}"
-    try:
-        status = msgspec.convert(_without_nulls(obj.get("status") or {}), Status, strict=False)
-    except msgspec.ValidationError:
-        # Only a foreign hand writes a status that we cannot read; starting afresh registers
-        # and inspects again, which loses time and nothing else.
-        status = Status()
+    status, status_fault = _parse_status(_without_nulls(obj.get("status") or {}))
     return Host(
         key=HostKey(meta.get("namespace", ""), meta.get("name", "")),
         uid=meta.get("uid", ""),
@@ -217,7 +215,40 @@ def parse_host(obj: Mapping[str, Any]) -> Host:
         annotations=dict(meta.get("annotations") or {}),
         deleting="deletionTimestamp" in meta,
         spec_fault=fault,
+        status_fault=status_fault,
     )
+
+
+def _parse_status(raw: Any) -> tuple[Status, str]:
+    """Return the status and what is wrong with its state.
+
+    Only a foreign hand writes what cannot be read. Such a field is left out, which loses time;
+    but without the state nobody knows whose system is on the disk, so then nothing is done.
+    """
+    if not isinstance(raw, Mapping):
+        return Status(), "status is not an object"
+    fault = _state_fault(raw.get("provisioning"))
+    try:
+        return msgspec.convert(raw, Status, strict=False), fault
+    except msgspec.ValidationError:
+        status = Status()
+    for field in msgspec.structs.fields(Status):
+        if field.encode_name in raw:
+            with contextlib.suppress(msgspec.ValidationError):
+                value = msgspec.convert(raw[field.encode_name], field.type, strict=False)
+                setattr(status, field.name, value)
+    if not fault and raw.get("provisioning") and not status.provisioning.state:
+        fault = "status.provisioning cannot be read"
+    return status, fault
+
+
+def _state_fault(provisioning: Any) -> str:
+    if provisioning is None:
+        return ""
+    state = provisioning.get("state", "") if isinstance(provisioning, Mapping) else provisioning
+    if isinstance(state, str) and is_known(state):
+        return ""
+    return f"status.provisioning.state {str(state)[:60]!r} is not one of BareMetalHost's"
 
 
 def render_status(status: Status) -> dict[str, Any]:
@@ -247,7 +278,8 @@ def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
 
 def copy_status(status: Status) -> Status:
     """Return a status that can be changed without changing ``status``."""
-    return copy.deepcopy(status)
+    hardware = status.hardware  # never changed in place, and large
+    return copy.deepcopy(status, {id(hardware): hardware})
 
 
 def whole_second(moment: datetime) -> datetime:

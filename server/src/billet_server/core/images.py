@@ -5,6 +5,8 @@ import re
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
+import msgspec
+
 from billet_server.core.host import Image
 from billet_server.core.problems import Fault
 from billet_wire import ImageSource, RootDeviceHints
@@ -60,6 +62,11 @@ def image_source(image: Image) -> ImageSource | Fault:
 def same_image(one: Image | None, other: Image | None) -> bool:
     """Whether no re-provisioning is needed: Metal3 compares the URL only."""
     return (one.url if one else "") == (other.url if other else "")
+
+
+def hints_key(hints: RootDeviceHints) -> str:
+    """Return a short key that changes with any hint; part of job ids."""
+    return hashlib.sha256(msgspec.json.encode(hints)).hexdigest()[:12]
 
 
 def image_key(image: Image) -> str:

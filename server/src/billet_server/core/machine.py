@@ -18,6 +18,7 @@ from billet_server.core.booting import IDLE, agent_for, job_result
 from billet_server.core.effects import (
     AddFinalizer,
     CheckBmc,
+    ForgetAgent,
     PowerOff,
     PutHardwareData,
     RemoveFinalizer,
@@ -63,12 +64,24 @@ def step(host: Host, seen: Seen, now: datetime, rules: Rules) -> Step:
         turn.ask(AddFinalizer())
     else:
         _live(turn)
+    _let_go(turn)
     return turn.finish()
+
+
+def _let_go(turn: Turn) -> None:
+    """Cut off an agent of a boot that is over; what it said is of no use any more."""
+    agent, boot = turn.seen.agent, turn.status.boot
+    stale = agent is not None and (boot is None or agent.nonce != boot.nonce)
+    if stale and turn.effect is None and turn.host.finalizers:
+        turn.ask(ForgetAgent())
 
 
 def _live(turn: Turn) -> None:
     if not turn.host.spec.bmc.address and not turn.host.spec_fault:
         _unmanaged(turn)
+        return
+    if turn.host.status_fault:
+        _preflight(turn)
         return
     if turn.state in (State.NONE, State.UNMANAGED):
         turn.status.operational_status = ""
@@ -94,7 +107,7 @@ def _act(turn: Turn) -> None:
         case State.DEPROVISIONING:
             deprovision(turn)
         case State.EXTERNALLY_PROVISIONED:
-            keep_power(turn)
+            _externally_provisioned(turn)
         case State.POWERING_OFF | State.DELETING:
             # A deletion cannot be taken back; without deletionTimestamp somebody restored
             # the object from a backup: it starts over.
@@ -118,23 +131,10 @@ def _unmanaged(turn: Turn) -> None:
 
 def _preflight(turn: Turn) -> bool:
     """Check what must hold before anything is done; False: a problem stands."""
-    host, seen = turn.host, turn.seen
-    error_type = _ERROR_TYPES.get(turn.state, REGISTRATION)
-    mac = host.spec.boot_mac_address
-    fault = None
-    if host.spec_fault:
-        fault = Fault("spec-invalid", f"{host.key}: {host.spec_fault}")
-    elif seen.secret.fault is not None:
-        fault, error_type = seen.secret.fault, REGISTRATION
-    elif mac and not _MAC.fullmatch(mac):
-        fault = Fault("boot-mac-invalid", f"{host.key}: spec.bootMACAddress is {mac!r}")
-    elif mac and seen.mac_conflict:
-        fault = Fault(
-            "boot-mac-conflict", f"{host.key}: host {seen.mac_conflict} has {mac.lower()} too"
-        )
-    elif not mac and turn.state in _ERROR_TYPES:
-        fault = Fault("boot-mac-missing", f"{host.key}: cannot network boot without its MAC")
+    fault = _standing_fault(turn)
     if fault is not None:
+        registers = fault is turn.seen.secret.fault
+        error_type = REGISTRATION if registers else _ERROR_TYPES.get(turn.state, REGISTRATION)
         turn.stand(fault, error_type)
         return False
     standing = turn.status.problem
@@ -143,9 +143,34 @@ def _preflight(turn: Turn) -> bool:
     return True
 
 
+def _standing_fault(turn: Turn) -> Fault | None:
+    """Return what only a change of object, Secret or other hosts can heal."""
+    host, seen = turn.host, turn.seen
+    key, mac, address = host.key, host.spec.boot_mac_address, host.spec.bmc.address
+    if host.status_fault:
+        return Fault("status-invalid", f"{key}: {host.status_fault}")
+    if host.spec_fault:
+        return Fault("spec-invalid", f"{key}: {host.spec_fault}")
+    if seen.secret.fault is not None:
+        return seen.secret.fault
+    if seen.bmc_conflict:
+        return Fault("bmc-conflict", f"{key}: host {seen.bmc_conflict} has BMC {address} too")
+    if mac and not _MAC.fullmatch(mac):
+        return Fault("boot-mac-invalid", f"{key}: spec.bootMACAddress is {mac!r}")
+    if mac and seen.mac_conflict:
+        return Fault("boot-mac-conflict", f"{key}: host {seen.mac_conflict} has {mac.lower()} too")
+    if not mac and turn.state in _ERROR_TYPES:
+        return Fault("boot-mac-missing", f"{key}: cannot network boot without its MAC")
+    return None
+
+
 _STANDING = frozenset(
     {
         "spec-invalid",
+        "status-invalid",
+        "status-refused",
+        "internal",
+        "bmc-conflict",
         "bmc-secret-missing",
         "bmc-secret-malformed",
         "boot-mac-invalid",
@@ -158,18 +183,22 @@ _STANDING = frozenset(
 def _checked(turn: Turn) -> bool:
     """Take in the outcome of a credential check; False when it failed."""
     last = turn.outcome(CheckBmc)
-    if last is None:
-        return True
+    if last is None or last[0] != _check(turn):
+        return True  # what was tried is no longer what the object says: it is tried anew
     if last[1].fault is not None:
         turn.fail(last[1].fault, REGISTRATION)
         return False
-    if last[0].version == turn.seen.secret.version:
-        turn.status.good_credentials = _credentials_status(turn)
+    turn.status.good_credentials = _credentials_status(turn)
+    if last[1].power is not PowerState.UNKNOWN:
         turn.status.powered_on = last[1].power is PowerState.ON
-        if turn.status.error_type == REGISTRATION:
-            turn.clear_problem()
-        turn.status.operational_status = "OK"
+    if turn.status.error_type == REGISTRATION:
+        turn.clear_problem()
+    turn.status.operational_status = "OK"
     return True
+
+
+def _check(turn: Turn) -> CheckBmc:
+    return CheckBmc(turn.seen.secret.version, turn.host.spec.bmc.address)
 
 
 def _credentials(turn: Turn) -> bool:
@@ -178,11 +207,13 @@ def _credentials(turn: Turn) -> bool:
         return False
     wanted, status = _credentials_status(turn), turn.status
     if status.good_credentials == wanted:
+        if status.error_type == REGISTRATION:
+            turn.clear_problem()  # the edit that led to it was taken back
         return True
     if not turn.blocked():
         status.tried_credentials = wanted
         turn.wait("bmc", "trying the credentials of the changed Secret", "bmc")
-        turn.ask(CheckBmc(turn.seen.secret.version))
+        turn.ask(_check(turn))
     return False
 
 
@@ -199,7 +230,7 @@ def _register(turn: Turn) -> None:
         if not turn.blocked():
             status.tried_credentials = _credentials_status(turn)
             turn.wait("bmc", f"trying the credentials at {spec.bmc.address}", "bmc")
-            turn.ask(CheckBmc(turn.seen.secret.version))
+            turn.ask(_check(turn))
         return
     status.operation_history.register.end = turn.now
     turn.note("Registered", f"BMC {spec.bmc.address} accepts the credentials")
@@ -268,8 +299,18 @@ def _ready(turn: Turn) -> None:
         turn.wait("change", "an image is set but spec.online is false", "user")
 
 
+def _externally_provisioned(turn: Turn) -> None:
+    if not turn.host.spec.externally_provisioned:
+        # As Metal3: what was there counts as provisioned, and not by the image of the spec.
+        turn.note("NoLongerExternal", "spec.externallyProvisioned was taken back")
+        turn.go(State.PROVISIONED)
+        return
+    keep_power(turn)
+
+
 def _provisioned(turn: Turn) -> None:
-    if not same_image(turn.status.provisioning.image, turn.host.spec.wanted_image):
+    held, wanted = turn.status.provisioning.image, turn.host.spec.wanted_image
+    if held is None or not same_image(held, wanted):
         turn.status.operation_history.deprovision = Period(start=turn.now)
         turn.note("DeprovisioningStarted", "spec.image was removed or changed")
         turn.go(State.DEPROVISIONING)
@@ -286,9 +327,9 @@ def _delete(turn: Turn) -> None:
         case State.PROVISIONING | State.PROVISIONED:
             turn.go(State.DEPROVISIONING)
         case State.DEPROVISIONING:
-            if _gave_up(turn, "cleaning"):
+            if _gave_up(turn, "cleaning", _standing_fault(turn)):
                 turn.go(State.POWERING_OFF)
-            elif _preflight(turn) and _credentials(turn):
+            elif _credentials(turn):
                 deprovision(turn)
         case State.POWERING_OFF:
             _power_off(turn)
@@ -296,8 +337,7 @@ def _delete(turn: Turn) -> None:
             turn.ask(RemoveFinalizer())
 
 
-def _gave_up(turn: Turn, what: str) -> bool:
-    unusable = turn.seen.secret.fault
+def _gave_up(turn: Turn, what: str, unusable: Fault | None) -> bool:
     if unusable is not None or turn.status.error_count > turn.rules.give_up_deleting_after:
         why = unusable.message if unusable else turn.status.error_message
         turn.note(
@@ -317,7 +357,13 @@ def _power_off(turn: Turn) -> None:
         return
     if last is not None and last[1].fault is not None:
         turn.fail(last[1].fault, POWER)
-    if turn.host.spec.disable_power_off or _gave_up(turn, "switching off"):
+    elder = turn.seen.bmc_conflict
+    unusable = turn.seen.secret.fault
+    if elder:
+        text = f"the power is left as it is: the machine belongs to host {elder}"
+        turn.note("PowerOffSkipped", text)
+        turn.go(State.DELETING)
+    elif turn.host.spec.disable_power_off or _gave_up(turn, "switching off", unusable):
         turn.go(State.DELETING)
     elif not turn.blocked():
         turn.wait("bmc", "switching the power off before the object goes", "bmc")

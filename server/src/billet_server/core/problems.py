@@ -5,7 +5,13 @@ back), raw evidence. The catalogue adds the likely cause, the next command and w
 heals it. Ids are stable: docs/troubleshooting.md has a section for each.
 """
 
+import re
 from typing import NamedTuple
+
+from billet_server.core.wording import printable, printable_lines
+from billet_wire import JobProblem
+
+_ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class Fault(NamedTuple):
@@ -79,6 +85,27 @@ CATALOGUE: dict[str, ProblemKind] = {
         "correct or delete one of them; the other goes on by itself",
         heals=True,
     ),
+    "bmc-conflict": ProblemKind(
+        "two hosts have the same BMC",
+        "correct spec.bmc.address or delete one of them; the other goes on by itself",
+        heals=True,
+    ),
+    "status-invalid": ProblemKind(
+        "the object's status says what no server wrote",
+        "nothing is done to the machine; restore status.provisioning.state (kubectl edit"
+        " --subresource=status), or delete the object and create it anew",
+        heals=False,
+    ),
+    "status-refused": ProblemKind(
+        "the API refused what the server wrote",
+        "compare the definitions with the server's version: kubectl apply -f crds/",
+        heals=True,
+    ),
+    "inventory-refused": ProblemKind(
+        "the API refused the inventory",
+        "compare the definitions with the server's version: kubectl apply -f crds/",
+        heals=True,
+    ),
     "boot-no-request": ProblemKind(
         "the machine did not ask for a network boot",
         "check that the NIC with this MAC is on the provisioning network and that network boot"
@@ -98,6 +125,11 @@ CATALOGUE: dict[str, ProblemKind] = {
     "agent-lost": ProblemKind(
         "the agent stopped answering",
         "the machine may have lost power or network; it will be booted again",
+        heals=True,
+    ),
+    "agent-stalled": ProblemKind(
+        "the agent is there but its job does not go on",
+        "look at the machine's screen and at the agent's log; the machine will be booted again",
         heals=True,
     ),
     "agent-gone": ProblemKind(
@@ -201,6 +233,18 @@ CATALOGUE: dict[str, ProblemKind] = {
         heals=True,
     ),
 }
+
+
+def of_agent(problem: JobProblem, host: str) -> Fault:
+    """Return an agent's problem as ours: its words cut and printable, its id an id."""
+    known = _ID.fullmatch(problem.problem) is not None
+    return Fault(
+        problem.problem if known else "agent-internal",
+        f"{host}: {printable(problem.message, 1000)}",
+        printable_lines(problem.evidence, 2000),
+        printable(problem.advice, 500) or None,
+        problem.heals,
+    )
 
 
 def kind_of(problem: str) -> ProblemKind:

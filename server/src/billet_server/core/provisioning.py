@@ -1,8 +1,16 @@
 """The states that put an image on a disk and take it off again."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from billet_server.core.booting import HAND_OVER, IDLE, agent_for, boot_mode, job_result
+from billet_server.core.agents import AgentView
+from billet_server.core.booting import (
+    HAND_OVER,
+    IDLE,
+    agent_for,
+    boot_mode,
+    job_result,
+    nothing_runs,
+)
 from billet_server.core.effects import (
     ReadPower,
     RestartFromDisk,
@@ -12,11 +20,12 @@ from billet_server.core.effects import (
     StartHandOver,
 )
 from billet_server.core.host import Boot, Image, Period
-from billet_server.core.images import PROFILE_HINTS, image_key, image_source
+from billet_server.core.images import PROFILE_HINTS, hints_key, image_key, image_source
 from billet_server.core.problems import Fault
 from billet_server.core.states import State
-from billet_server.core.terms import PowerState
+from billet_server.core.terms import BootMode, PowerState
 from billet_server.core.turn import POWER, PROVISIONING, Turn
+from billet_server.core.wording import printable
 from billet_wire import RootDeviceHints
 
 
@@ -48,12 +57,13 @@ def provision(turn: Turn) -> None:
     if report is None or status.boot is None:
         return
     if report.deploy is not None:
-        status.provisioning.boot_mode = report.deploy.boot_mode or status.provisioning.boot_mode
-        turn.note(
-            "ImageWritten",
+        if report.deploy.boot_mode in tuple(BootMode):
+            status.provisioning.boot_mode = report.deploy.boot_mode
+        text = (
             f"{report.deploy.checksum} on {report.deploy.root_disk}"
-            f" ({report.deploy.root_disk_reason}), {report.deploy.image_bytes} bytes fetched",
+            f" ({report.deploy.root_disk_reason}), {report.deploy.image_bytes} bytes fetched"
         )
+        turn.note("ImageWritten", printable(text, 900))
     status.provisioning.image = image
     status.provisioning.root_device_hints = _hints(turn)
     status.boot.purpose = HAND_OVER
@@ -64,9 +74,11 @@ def provision(turn: Turn) -> None:
 
 def _deploy(turn: Turn, image: Image) -> StartDeploy:
     status = turn.status
-    job_id = f"deploy/{status.provisioning.id}/{image_key(image)}/{status.error_count}"
+    hints = _hints(turn)
+    what = image_key(image) if hints is None else f"{image_key(image)}-{hints_key(hints)}"
+    job_id = f"deploy/{status.provisioning.id}/{what}/{status.error_count}"
     clean = turn.host.spec.automated_cleaning_mode != "disabled"
-    return StartDeploy(job_id, image, _hints(turn), clean)
+    return StartDeploy(job_id, image, hints, clean)
 
 
 def _hints(turn: Turn) -> RootDeviceHints | None:
@@ -74,9 +86,8 @@ def _hints(turn: Turn) -> RootDeviceHints | None:
 
 
 def _hand_over(turn: Turn, boot: Boot) -> None:
-    agent = turn.seen.agent
-    here = agent is not None and agent.connected and agent.nonce == boot.nonce
-    restarted = turn.outcome(RestartFromDisk)
+    agent = turn.seen.agent if turn.seen.agent and turn.seen.agent.nonce == boot.nonce else None
+    restarted, told = turn.outcome(RestartFromDisk), turn.outcome(StartHandOver)
     if restarted is not None:
         if restarted[1].fault is not None:
             turn.fail(restarted[1].fault, POWER)
@@ -84,13 +95,69 @@ def _hand_over(turn: Turn, boot: Boot) -> None:
             _provisioned(turn, "restarted from disk by its BMC")
         return
     turn.progress(HAND_OVER, "leaving the machine to its disk")
+    if told is not None and told[1].fault is not None:
+        boot.handed_over_at = None
+    here = agent is not None and agent.connected
     if boot.handed_over_at is None:
-        _tell_agent(turn, boot, here=here)
+        _tell_agent(turn, boot, here=here and told is None)
+    elif agent is not None and agent.connected:
+        _see_off(turn, agent, boot.handed_over_at)
+    else:
+        _prove(turn, agent, boot.handed_over_at)
+
+
+def _tell_agent(turn: Turn, boot: Boot, *, here: bool) -> None:
+    chosen = turn.outcome(SetDiskBoot)
+    refused = chosen[1].fault if chosen is not None else None
+    if refused is not None and refused.problem != "bmc-unsupported":
+        # A BMC without the choice is no obstacle: boot entries and boot plan lead to the disk.
+        turn.fail(refused, POWER)
+    elif not here:
+        # The agent went before it was told: its work is done, the BMC restarts the machine.
+        _restart(turn)
+    elif chosen is not None:
+        # Written before the agent is told: should this server end now, the next one knows that
+        # the machine may run its own system already, and does not cut its power.
+        boot.handed_over_at = turn.now
+        turn.wait(HAND_OVER, "asking the agent to leave", "agent")
+        turn.ask(_hand_over_job(turn))
+    elif not turn.blocked():
+        turn.wait("bmc", "setting the next boot to disk", "bmc")
+        turn.ask(SetDiskBoot(boot_mode(turn)))
+
+
+def _hand_over_job(turn: Turn) -> StartHandOver:
+    return StartHandOver(f"hand-over/{turn.status.provisioning.id}")
+
+
+def _see_off(turn: Turn, agent: AgentView, told_at: datetime) -> None:
+    """The agent was told to leave and is still here."""
+    until = told_at + timedelta(seconds=turn.rules.hand_over_s)
+    job = _hand_over_job(turn)
+    failed = job.job_id in agent.jobs and agent.jobs[job.job_id].state in ("failed", "cancelled")
+    if turn.exact_now >= until or failed:
+        if not turn.blocked():
+            turn.note("HandOverForced", "the agent did not reboot the machine", "Warning")
+            _restart(turn)
         return
-    if here:
-        _still_here(turn, boot)
+    turn.wait(HAND_OVER, "the agent restarts the machine", "agent", until)
+    called_again = agent.connected_at > told_at + timedelta(seconds=1)
+    if called_again and job.job_id not in agent.jobs and turn.outcome(StartHandOver) is None:
+        turn.ask(job)
+
+
+def _prove(turn: Turn, agent: AgentView | None, told_at: datetime) -> None:
+    """The agent has left. On its word, or once it stays away, power is the last proof."""
+    until = told_at + timedelta(seconds=turn.rules.hand_over_s)
+    on_purpose = agent is not None and agent.goodbye in ("reboot", "power-off")
+    if not on_purpose and turn.exact_now < until:
+        text = "the agent's connection ended without a word; it has left, or it comes back"
+        turn.wait(HAND_OVER, text, "machine", until)
         return
-    if not _left(turn, boot):
+    rival = turn.seen.boot.rival_at
+    if rival is not None and rival >= told_at:
+        turn.note("HandOverForced", "the machine is still in the ramdisk", "Warning")
+        _restart(turn)
         return
     last = turn.outcome(ReadPower)
     if last is None:
@@ -101,68 +168,11 @@ def _hand_over(turn: Turn, boot: Boot) -> None:
         turn.fail(last[1].fault, POWER)
     elif last[1].power is PowerState.ON:
         _provisioned(turn, "the agent left and the machine is on, booting from disk")
+    elif last[1].power is PowerState.UNKNOWN and turn.exact_now < until + timedelta(minutes=1):
+        turn.wait(HAND_OVER, "the BMC does not say yet whether the machine is on", "bmc")
+        turn.look_again(5.0)
     else:
         _restart(turn)
-
-
-def _still_here(turn: Turn, boot: Boot) -> None:
-    agent = turn.seen.agent
-    assert boot.handed_over_at is not None
-    assert agent is not None
-    until = boot.handed_over_at + timedelta(seconds=turn.rules.hand_over_s)
-    if turn.exact_now >= until:
-        turn.note("HandOverForced", "the agent did not reboot the machine", "Warning")
-        _restart(turn)
-        return
-    turn.wait(HAND_OVER, "the agent restarts the machine", "agent", until)
-    if _hand_over_id(turn) not in agent.jobs and turn.outcome(StartHandOver) is None:
-        # The order got lost with a connection; the agent takes it once, however often it comes.
-        turn.ask(StartHandOver(_hand_over_id(turn)))
-
-
-def _left(turn: Turn, boot: Boot) -> bool:
-    """Whether the agent is gone for good: it said goodbye, or did not come back in time.
-
-    A broken connection is no proof, and a server that was restarted has seen nothing yet.
-    """
-    agent = turn.seen.agent
-    known = agent is not None and agent.nonce == boot.nonce
-    if known and agent is not None and agent.goodbye is not None:
-        return True
-    assert boot.handed_over_at is not None
-    last_seen = agent.last_seen if known and agent is not None else boot.handed_over_at
-    since = max(last_seen, turn.seen.started_at)
-    until = since + timedelta(seconds=turn.rules.agent_lost_s)
-    if turn.exact_now >= until:
-        return True
-    turn.wait(HAND_OVER, "the agent left without a goodbye; it may come back", "agent", until)
-    return False
-
-
-def _hand_over_id(turn: Turn) -> str:
-    return f"hand-over/{turn.status.provisioning.id}"
-
-
-def _tell_agent(turn: Turn, boot: Boot, *, here: bool) -> None:
-    told = turn.outcome(StartHandOver)
-    if told is not None and told[1].fault is None:
-        boot.handed_over_at = turn.now
-        turn.look_again(0.0)
-        return
-    chosen = turn.outcome(SetDiskBoot)
-    refused = chosen[1].fault if chosen is not None else None
-    if refused is not None and refused.problem != "bmc-unsupported":
-        # A BMC without the choice is no obstacle: boot entries and boot plan lead to the disk.
-        turn.fail(refused, POWER)
-    elif not here or (told is not None and told[1].fault is not None):
-        # The agent went before it was told: its work is done, the BMC restarts the machine.
-        _restart(turn)
-    elif chosen is not None:
-        turn.wait(HAND_OVER, "asking the agent to leave", "agent")
-        turn.ask(StartHandOver(_hand_over_id(turn)))
-    elif not turn.blocked():
-        turn.wait("bmc", "setting the next boot to disk", "bmc")
-        turn.ask(SetDiskBoot(boot_mode(turn)))
 
 
 def _restart(turn: Turn) -> None:
@@ -189,7 +199,8 @@ def deprovision(turn: Turn) -> None:
         period = status.operation_history.deprovision = Period(start=turn.now)
         turn.note("DeprovisioningStarted", "cleaning the disks")
     if spec.automated_cleaning_mode == "disabled":
-        _deprovisioned(turn, "not cleaned: automatedCleaningMode is disabled")
+        if nothing_runs(turn, PROVISIONING):
+            _deprovisioned(turn, "not cleaned: automatedCleaningMode is disabled")
         return
     agent = agent_for(turn, "deprovision", PROVISIONING)
     if agent is None:

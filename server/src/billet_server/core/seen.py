@@ -24,20 +24,25 @@ class PowerSeen(NamedTuple):
 
 
 class BootSeen(NamedTuple):
-    """When the boot services last saw this MAC at each stage; None: not since server start."""
+    """When the boot services last saw this MAC at each stage; None: not since server start.
+
+    ``rival_at``: when an agent with this boot's token, but not the one bound to it, was refused.
+    """
 
     dhcp_at: datetime | None = None
     script_at: datetime | None = None
     kernel_at: datetime | None = None
     initramfs_at: datetime | None = None
+    rival_at: datetime | None = None
 
 
 class Seen(NamedTuple):
     """Observations of one pass.
 
     ``entropy`` is 32 fresh hex digits, for names a step must choose; ``mac_conflict`` names
-    another host with the same bootMACAddress; ``started_at`` is when this server started:
-    before that nothing could be seen.
+    another host with the same bootMACAddress, ``bmc_conflict`` one with the same BMC;
+    ``data_version`` changes with the Secrets for the config drive; ``started_at`` is when this
+    server started (or the clock was set): before that nothing could be seen.
     """
 
     entropy: str
@@ -48,10 +53,17 @@ class Seen(NamedTuple):
     boot: BootSeen = BootSeen()
     mac_conflict: str = ""
     outcome: Outcome | None = None
+    bmc_conflict: str = ""
+    data_version: str = ""
 
 
 class Rules(NamedTuple):
-    """Settings that decisions depend on; all times in seconds."""
+    """Settings that decisions depend on; all times in seconds.
+
+    ``agent_return_s`` is for an agent whose machine shows another agent already; ``job_start_s``
+    until a job's first report, ``job_cancel_s`` until an unwanted job has stopped,
+    ``job_stall_s`` without any news of a running job.
+    """
 
     ready_word: str = "ready"
     power_poll_s: float = 60.0
@@ -59,6 +71,10 @@ class Rules(NamedTuple):
     boot_script_s: float = 180.0
     agent_call_s: float = 600.0
     agent_lost_s: float = 60.0
+    agent_return_s: float = 20.0
+    job_start_s: float = 180.0
+    job_cancel_s: float = 120.0
+    job_stall_s: float = 900.0
     hand_over_s: float = 120.0
     retry_base_s: float = 10.0
     retry_cap_s: float = 600.0

@@ -42,11 +42,24 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     _S.DELETING: frozenset(),
 }
 
-SYNONYMS = {"available": State.READY, "match profile": State.INSPECTING, "preparing": State.READY}
+SYNONYMS = {
+    "available": State.READY,
+    "match profile": State.INSPECTING,
+    "preparing": State.READY,
+    # States of 2019 that left nothing of value on the disk: the host starts over.
+    "registration error": State.NONE,
+    "validation error": State.NONE,
+    "provisioning error": State.NONE,
+}
+
+
+def is_known(word: str) -> bool:
+    """Whether `read_state` knows the word."""
+    return word in SYNONYMS or word in tuple(State)
 
 
 def read_state(word: str) -> State:
-    """Return the state of a word in an object; unknown words start over."""
+    """Return the state of a word in an object; unknown words, which are not acted on, are NONE."""
     if word in SYNONYMS:
         return SYNONYMS[word]
     try:

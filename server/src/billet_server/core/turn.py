@@ -15,11 +15,14 @@ from billet_server.core.effects import Effect, Outcome
 from billet_server.core.host import Host, ProblemStatus, Progress, Status, Waiting
 from billet_server.core.seen import Rules, Seen
 from billet_server.core.states import State, is_legal, read_state
+from billet_server.core.wording import printable_lines
 
 REGISTRATION = "registration error"
 INSPECTION = "inspection error"
 PROVISIONING = "provisioning error"
 POWER = "power management error"
+
+_CLOCK_SLACK_S = 60.0
 
 EffectT = TypeVar("EffectT", bound=Effect)
 
@@ -56,6 +59,7 @@ class Turn:
         self.events: list[EventNote] = []
         self._requeue_s: float | None = None
         self._waiting: Waiting | None = None
+        self._heal_clock()
 
     @property
     def state(self) -> State:
@@ -65,7 +69,8 @@ class Turn:
     @property
     def basis(self) -> str:
         """What a person may change to heal a problem; when it changes, retry at once."""
-        return f"{self.host.generation}/{self.seen.secret.version}"
+        secrets = f"{self.seen.secret.version}/{self.seen.data_version}"
+        return f"{self.host.generation}/{secrets}"
 
     def go(self, state: State) -> None:
         """Enter another state; clears progress and errors."""
@@ -100,12 +105,18 @@ class Turn:
 
     def wait(self, cause: str, message: str, actor: str, until: datetime | None = None) -> None:
         """Say what the host waits for; an unchanged cause keeps its beginning."""
-        old = self.host.status.waiting
-        since = old.since if old is not None and old.cause == cause else self.now
+        since = self.waiting_since(cause)
         end = hosts.whole_second(until) if until is not None else None
         self._waiting = Waiting(cause, message, since, end, actor)
         if until is not None:
             self.look_again((until - self.exact_now).total_seconds())
+
+    def waiting_since(self, cause: str) -> datetime:
+        """Return since when the host waits for this cause; now when it did not until now."""
+        old = self.host.status.waiting
+        if old is None or old.cause != cause or old.since is None:
+            return self.now
+        return min(old.since, self.now)
 
     def progress(self, step: str, message: str = "", **figures: int | None) -> None:
         """Say which step runs; the step's beginning is kept while it stays the same."""
@@ -118,7 +129,8 @@ class Turn:
         status = self.status
         status.error_count += 1
         retry_at = None
-        if problems.heals(fault):
+        # A deletion waits for nobody: what time does not heal is given up after a few tries.
+        if problems.heals(fault) or self.host.deleting:
             delay = retry_delay(
                 status.error_count,
                 self.host.uid,
@@ -142,7 +154,10 @@ class Turn:
         problem = self.status.problem
         if problem is None or problem.basis != self.basis:
             return False
-        if problem.next_retry_at is not None and self.exact_now >= problem.next_retry_at:
+        if problem.next_retry_at is None:
+            if self.host.deleting:
+                return False
+        elif not 0 < (problem.next_retry_at - self.exact_now).total_seconds() <= self._longest:
             return False
         self._wait_for_problem(problem)
         return True
@@ -169,6 +184,22 @@ class Turn:
             self.status.last_updated = self.now
         return Step(self.status, self.effect, tuple(self.events), self._requeue_s)
 
+    @property
+    def _longest(self) -> float:
+        # A retry further away than any back-off was set by a clock that was wrong.
+        return self.rules.retry_cap_s + _CLOCK_SLACK_S
+
+    def _heal_clock(self) -> None:
+        """Take moments that lie ahead as now: the clock was set back, waits must still end."""
+        boot = self.status.boot
+        if boot is None:
+            return
+        ahead = self.now + timedelta(seconds=_CLOCK_SLACK_S)
+        for name in ("chosen_at", "started_at", "agent_connected_at", "handed_over_at"):
+            moment = getattr(boot, name)
+            if moment is not None and moment > ahead:
+                setattr(boot, name, self.now)
+
     def _record(self, fault: problems.Fault, error_type: str, retry_at: datetime | None) -> None:
         status, advice = self.status, problems.advice(fault)
         first = status.problem is None or status.problem.id != fault.problem
@@ -179,7 +210,7 @@ class Turn:
         status.problem = ProblemStatus(
             id=fault.problem,
             message=fault.message,
-            evidence=fault.evidence[:2000],
+            evidence=printable_lines(fault.evidence, 2000),
             advice=advice,
             basis=self.basis,
             since=since,
