@@ -136,7 +136,7 @@ def test_a_plugin_that_cannot_be_loaded_says_why_and_harms_no_other(capsys):
 
 def test_plugins_do_not_take_the_place_of_our_own_commands():
     root = root_with([plugin("up", "things")])
-    command = root.get_command(click.Context(root), "up")
+    command = root.get_command(click.Context(root, **root.context_settings), "up")
     assert command is not None
     assert command.short_help == "run the server"
 

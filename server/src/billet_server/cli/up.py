@@ -86,8 +86,22 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     metavar="SECONDS",
     help="Between two readings of a resting host's power.",
 )
-@click.option("--retry-base", "retry_base_s", default=10.0, help="Seconds to the first retry.")
-@click.option("--agent-lost", "agent_lost_s", default=60.0, help="Seconds an agent may be silent.")
+@click.option(
+    "--retry-base",
+    "retry_base_s",
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="To the first retry; doubles up to 600.",
+)
+@click.option(
+    "--agent-lost",
+    "agent_lost_s",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an agent may be silent.",
+)
 @click.option("--workers", default=64, show_default=True, help="Hosts worked on at once.")
 @click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
 @click.option("-v", "--verbose", is_flag=True, help="Debug log.")
