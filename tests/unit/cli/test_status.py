@@ -1,6 +1,7 @@
 """`billet status`: rows, the sheet of one host, and following changes."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from billet_server import errors
 from billet_server.cli.root import run_cli
-from billet_server.cli.status import follow_hosts, list_hosts
+from billet_server.cli.status import follow_hosts, list_hosts, print_hosts
 from billet_server.cli.status_view import render_details, render_table, summary_line
 from billet_server.core.host import parse_host
 from billet_server.memory.kube import MemoryKube
@@ -103,7 +104,7 @@ def test_a_table_fits_a_hundred_columns_and_keeps_names_whole():
 def test_the_sheet_of_a_host_has_evidence_advice_and_the_next_try():
     text = shown(render_details([parse_host(an_object("node02", **REFUSED))], NOW))
     for word in ("bmc-auth", "RAKP 2", "correct the Secret", "in 30s", "3",
-                 "docs/troubleshooting.md#bmc-auth", "wanted: on"):  # fmt: skip
+                 "docs/troubleshooting.md#bmc-auth", "at rest: on"):  # fmt: skip
         assert word in text
     assert "\x1b" not in text
 
@@ -190,3 +191,16 @@ def test_an_api_that_is_not_there_is_one_sentence(capsys, tmp_path):
     assert err.startswith("billet: ")
     assert "127.0.0.1:9" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("output", ["table", "wide"])
+def test_what_is_piped_is_neither_wrapped_nor_padded(capsys, output):
+    print_hosts([an_object(**WRITING), an_object("node02", **REFUSED)], None, output)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_json_is_the_objects(capsys):
+    print_hosts([an_object(**WRITING)], "node01", "json")
+    assert json.loads(capsys.readouterr().out) == [an_object(**WRITING)]

@@ -75,7 +75,7 @@ async def _run(
             if name and not found:
                 where = f" in namespace {namespace}" if namespace else ""
                 raise click.ClickException(f"there is no host {name}{where}")
-            _print(found, name, output)
+            print_hosts(found, name, output)
         elif sys.stdout.isatty() and output != "json":
             await _live(api, namespace, name, output)
         else:
@@ -116,11 +116,20 @@ async def follow_hosts(
             await asyncio.sleep(again_s)
 
 
-def _print(found: list[Object], name: str | None, output: str) -> None:
+def print_hosts(found: list[Object], name: str | None, output: str) -> None:
+    """Print hosts once: a table, or (``name``) all about one, or JSON."""
     if output == "json":
         click.echo(json.dumps(found, indent=2))
-    else:
-        _console(output).print(_render(found, name, output))
+        return
+    if sys.stdout.isatty() and output != "wide":
+        Console().print(_render(found, name, output))
+        return
+    # A pipe has no width, and wide means it: what is cut or wrapped cannot be searched or copied.
+    console = Console(width=1000, color_system=None)
+    with console.capture() as capture:
+        console.print(_render(found, name, output))
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _render(found: list[Object], name: str | None, output: str) -> RenderableType:
@@ -164,11 +173,6 @@ def _line_printer(output: str) -> Show:
         sys.stdout.flush()
 
     return show
-
-
-def _console(output: str) -> Console:
-    # A pipe has no width, and wide means it: what is cut or wrapped cannot be searched or copied.
-    return Console() if sys.stdout.isatty() and output != "wide" else Console(width=1000)
 
 
 def _is_wanted(obj: Object, name: str | None) -> bool:

@@ -91,7 +91,7 @@ def _facts(host: Host, now: datetime) -> Iterator[tuple[str, str]]:
     spec, status = host.spec, host.status
     yield "host", str(host.key)
     yield "state", _state(host)
-    yield "power", f"{_power(status.powered_on)} (wanted: {_power(spec.online)})"
+    yield "power", f"{_power(status.powered_on)} (at rest: {_power(spec.online)})"
     yield "bmc", spec.bmc.address
     yield "boot MAC", spec.boot_mac_address
     if host.deleting:
