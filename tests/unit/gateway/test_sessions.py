@@ -56,15 +56,15 @@ def test_another_agent_or_another_boot_starts_afresh():
 
 def test_a_repeated_report_is_no_news():
     session, _ = Sessions().open((HOST, "u", "n"), hello(), Wire(), NOW)
-    assert session.report(report("1"))
-    assert not session.report(report("1"))
-    assert session.report(report("1", "succeeded"))
+    assert session.report(report("1"), NOW)
+    assert not session.report(report("1"), NOW)
+    assert session.report(report("1", "succeeded"), NOW)
 
 
 def test_jobs_are_bounded_oldest_first():
     session, _ = Sessions().open((HOST, "u", "n"), hello(), Wire(), NOW)
     for number in range(MAX_JOBS + 3):
-        session.report(report(str(number)))
+        session.report(report(str(number)), NOW)
     assert len(session.jobs) == MAX_JOBS
     assert "2" not in session.jobs
     assert "3" in session.jobs

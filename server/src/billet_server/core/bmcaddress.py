@@ -59,6 +59,23 @@ def address_fault(address: str) -> str:
     )
 
 
+def machine_key(address: str) -> str:
+    """Return what two addresses of one machine's BMC have in common, "" for none.
+
+    Case, default ports and slashes at the end do not tell machines apart. IPMI and Redfish of
+    one BMC look like two machines.
+    """
+    scheme, rest = split_scheme(address)
+    if not address.strip() or address_fault(address):
+        return ""
+    parts = urlsplit("//" + rest)
+    host = (parts.hostname or "").rstrip(".")
+    if scheme.startswith("redfish"):
+        port = parts.port or (80 if scheme == "redfish+http" else 443)
+        return f"redfish {host} {port} {parts.path.rstrip('/')}"
+    return f"ipmi {host} {parts.port or 623}"
+
+
 def is_ipv6(text: str) -> bool:
     """Return whether the text is an IPv6 address."""
     try:

@@ -68,6 +68,16 @@ def step(host: Host, seen: Seen, now: datetime, rules: Rules) -> Step:
     return turn.finish()
 
 
+def trouble(host: Host, fault: Fault, now: datetime, rules: Rules) -> Step:
+    """Say on the object that the server itself has trouble with it; the next step takes it back.
+
+    Changes nothing but the problem: what is written now was accepted before.
+    """
+    turn = Turn(host, Seen("", now), now, rules)
+    turn.stand(fault, _ERROR_TYPES.get(turn.state, REGISTRATION))
+    return turn.finish()
+
+
 def _let_go(turn: Turn) -> None:
     """Cut off an agent of a boot that is over; what it said is of no use any more."""
     agent, boot = turn.seen.agent, turn.status.boot
@@ -153,12 +163,12 @@ def _standing_fault(turn: Turn) -> Fault | None:
         return Fault("spec-invalid", f"{key}: {host.spec_fault}")
     if seen.secret.fault is not None:
         return seen.secret.fault
-    if seen.bmc_conflict:
-        return Fault("bmc-conflict", f"{key}: host {seen.bmc_conflict} has BMC {address} too")
     if mac and not _MAC.fullmatch(mac):
         return Fault("boot-mac-invalid", f"{key}: spec.bootMACAddress is {mac!r}")
     if mac and seen.mac_conflict:
         return Fault("boot-mac-conflict", f"{key}: host {seen.mac_conflict} has {mac.lower()} too")
+    if seen.bmc_conflict:
+        return Fault("bmc-conflict", f"{key}: host {seen.bmc_conflict} has BMC {address} too")
     if not mac and turn.state in _ERROR_TYPES:
         return Fault("boot-mac-missing", f"{key}: cannot network boot without its MAC")
     return None

@@ -3,26 +3,33 @@
 One pass: object and observations in, `core.machine.step`, one status patch, Events, at most one
 effect; then again until there is no effect. The status is written before the effect is
 performed, so that what was begun (a boot nonce, an operation id) survives any crash.
+
+Workers decide and write; effects run in tasks of their own, so that a rack of dead BMCs keeps
+no worker from the other hosts. A host with an effect under way stays busy in the queue.
 """
 
 import asyncio
 import logging
 import uuid
-from typing import Final
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final, NamedTuple
 
 from billet_server import errors
-from billet_server.core.effects import Effect
+from billet_server.core import effects as ask
+from billet_server.core.bmcaddress import machine_key
 from billet_server.core.host import Host, parse_host, render_status, status_patch
-from billet_server.core.machine import step
+from billet_server.core.machine import step, trouble
+from billet_server.core.problems import Fault
 from billet_server.core.seen import PowerSeen, Rules, Seen
-from billet_server.core.terms import Credentials, HostKey, PowerState
-from billet_server.core.turn import Step
+from billet_server.core.terms import Credentials, HostKey
+from billet_server.core.turn import EventNote, Step
+from billet_server.engine import indexes
 from billet_server.engine.informer import Informer
 from billet_server.engine.memo import Memo
-from billet_server.engine.perform import Performer
+from billet_server.engine.perform import Performer, describe
 from billet_server.engine.queue import WorkQueue
 from billet_server.engine.recorder import Recorder
-from billet_server.engine.secrets import read_credentials
+from billet_server.engine.secrets import data_version, read_credentials
 from billet_server.ports import (
     BARE_METAL_HOST,
     SECRET,
@@ -41,6 +48,36 @@ PROGRESS_INTERVAL_S: Final = 2.0
 _VOLATILE = frozenset({"progress", "waiting", "lastUpdated"})
 _API_RETRY_S: Final = (0.2, 1.0, 5.0, 15.0)
 
+AGENT_INTERVAL_S: Final = 0.25
+"""At most one pass in this time for what agents and boot services report of a host."""
+
+RIVAL_INTERVAL_S: Final = 300.0
+
+BMC_EFFECTS: Final = 256
+SOFT_OFF_EFFECTS: Final = 128
+"""BMC effects under way at once; shutting a system down softly takes minutes and counts apart."""
+
+CLOCK_JUMP_S: Final = 30.0
+
+_AT_BMC = (
+    ask.CheckBmc,
+    ask.ReadPower,
+    ask.PowerOn,
+    ask.PowerOff,
+    ask.NetworkBoot,
+    ask.SetDiskBoot,
+    ask.RestartFromDisk,
+)
+
+
+class _Errand(NamedTuple):
+    """An effect that was decided on and whose status is written."""
+
+    effect: ask.Effect
+    host: Host
+    memo: Memo
+    credentials: Credentials | None
+
 
 class Controller:
     """Reconciles every host; `run` it once."""
@@ -58,15 +95,19 @@ class Controller:
         self._api, self._agents, self._clock = api, agents, clock
         self._rules, self._workers = rules or Rules(), workers
         self._started_at = clock.now()
+        self._clock_offset_s = self._offset_s()
         self._memos: dict[HostKey, Memo] = {}
         self.queue: WorkQueue[HostKey] = WorkQueue(clock)
         self.hosts = Informer(api, BARE_METAL_HOST, clock=clock, on_change=self._host_changed)
-        self.hosts.add_index("mac", _macs)
-        self.hosts.add_index("uid", _uids)
-        self.hosts.add_index("secret", _secrets)
+        for name, function in indexes.SHARED.items():
+            self.hosts.add_index(name, function)
+        self.hosts.add_index("uid", indexes.uids)
+        self.hosts.add_index("secret", indexes.secrets)
         self.secrets = Informer(api, SECRET, clock=clock, on_change=self._secret_changed)
         self._recorder = Recorder(api, clock)
         self._performer = Performer(api, bmcs, agents, self.secrets.get)
+        self._bmc_places = asyncio.Semaphore(BMC_EFFECTS)
+        self._soft_off_places = asyncio.Semaphore(SOFT_OFF_EFFECTS)
 
     async def run(self) -> None:
         """Reconcile for ever."""
@@ -78,11 +119,21 @@ class Controller:
             await self.hosts.synced.wait()
             log.info("caches are filled: %d hosts", len(self.hosts))
             for number in range(self._workers):
-                group.create_task(self._work(), name=f"reconcile-{number}")
+                group.create_task(self._work(group), name=f"reconcile-{number}")
 
     def wake(self, key: HostKey) -> None:
-        """Have a host looked at now."""
-        self.queue.add(key)
+        """Have a host looked at soon: at once, unless it was a moment ago."""
+        left_s = self.memo(key).last_pass_s + AGENT_INTERVAL_S - self._clock.monotonic()
+        self.queue.add_after(key, left_s)
+
+    async def report_rival(self, host: Host, text: str) -> None:
+        """Say that an agent was refused for a host: an Event now and then, not for every call."""
+        memo, now_s = self.memo(host.key), self._clock.monotonic()
+        memo.boot = memo.boot._replace(rival_at=self._clock.now())
+        if now_s - memo.rival_noted_s > RIVAL_INTERVAL_S:
+            memo.rival_noted_s = now_s
+            await self._recorder.record(host, EventNote("Warning", "AgentRefused", text))
+        self.wake(host.key)
 
     def memo(self, key: HostKey) -> Memo:
         """Return what is remembered of a host."""
@@ -97,74 +148,137 @@ class Controller:
         found = self.hosts.by_index("uid", uid)
         return parse_host(found[0]) if found else None
 
-    async def _work(self) -> None:
+    async def _work(self, group: asyncio.TaskGroup) -> None:
         while True:
             key = await self.queue.get()
+            errand = None
             try:
-                await self._reconcile_safely(key)
+                errand = await self._reconcile_safely(key)
             finally:
-                self.queue.done(key)
+                if errand is None:
+                    self.queue.done(key)
+            if errand is not None:
+                group.create_task(self._run(key, errand), name=f"effect-{key}")
 
-    async def _reconcile_safely(self, key: HostKey) -> None:
+    async def _reconcile_safely(self, key: HostKey) -> _Errand | None:
         """Reconcile; trouble with the API, or of our own, is retried and never ends a worker."""
-        memo = self.memo(key)
         try:
-            await self.reconcile(key)
-            memo.api_failures = 0
-        except errors.Conflict:
-            self.queue.add_after(key, _API_RETRY_S[0])
-        except errors.NotFound:
-            self.queue.add_after(key, _API_RETRY_S[1])
+            errand = await self.reconcile(key)
+            self.memo(key).api_failures = 0
+            return errand
         except errors.ApiError as error:
-            pause = _API_RETRY_S[min(memo.api_failures, len(_API_RETRY_S) - 1)]
-            memo.api_failures += 1
-            log.warning("host %s: %s; trying again in %.0f s", key, error, pause)
-            self.queue.add_after(key, pause)
-        except Exception:
+            await self._api_failed(key, error)
+        except Exception as error:
             log.exception("host %s: reconciling failed unexpectedly", key)
+            await self._say(key, "internal", f"cannot decide what to do: {_words(error)}")
             self.queue.add_after(key, _API_RETRY_S[-1])
+        return None
 
-    async def reconcile(self, key: HostKey) -> None:
-        """Bring one host one step on. Raises `errors.ApiError`."""
+    async def _api_failed(self, key: HostKey, error: errors.ApiError) -> None:
+        memo = self.memo(key)
+        pause = _API_RETRY_S[min(memo.api_failures, len(_API_RETRY_S) - 1)]
+        if isinstance(error, errors.Conflict):
+            pause = _API_RETRY_S[0]
+        elif isinstance(error, errors.NotFound):
+            pause = _API_RETRY_S[1]
+        else:
+            memo.api_failures += 1
+            log.warning("host %s: %s; trying again in %.1f s", key, error, pause)
+        if isinstance(error, errors.Invalid):
+            pause = _API_RETRY_S[-1]
+            await self._say(key, "status-refused", f"the API refused a write: {error}")
+        self.queue.add_after(key, pause)
+
+    async def _say(self, key: HostKey, problem: str, text: str) -> None:
+        """Put a trouble of the server's own on the object, if that much is possible."""
+        obj = self.hosts.get(*key)
+        if obj is None:
+            return
+        try:
+            host = parse_host(obj)
+            fault = Fault(problem, f"{key}: {text[:500]}")
+            said = trouble(host, fault, self._clock.now(), self._rules)
+            patch = status_patch(obj.get("status") or {}, render_status(said.status))
+            if patch:
+                await self._write_status(host, self.memo(key), patch)
+            for note in said.events:
+                await self._recorder.record(host, note)
+        except errors.ApiError as error:
+            log.warning("host %s: cannot say %s on the object: %s", key, problem, error)
+        except Exception:
+            log.exception("host %s: cannot say %s on the object", key, problem)
+
+    async def reconcile(self, key: HostKey) -> _Errand | None:
+        """Bring one host one step on; return what is to be performed. Raises ApiError."""
+        self._watch_clock()
         obj = self.hosts.get(*key)
         if obj is None:
             memo = self._memos.pop(key, None)
             self.queue.forget(key)
             if memo is not None and memo.uid:
                 await self._agents.forget(memo.uid)
-            return
+            return None
         host = parse_host(obj)
         memo = self.memo(key)
         if memo.uid != host.uid:
-            memo = self._memos[key] = Memo(uid=host.uid)
+            gone, memo = memo.uid, Memo(uid=host.uid)
+            self._memos[key] = memo
+            if gone:
+                await self._agents.forget(gone)
+        memo.last_pass_s = self._clock.monotonic()
         seen, credentials = self._observe(host, memo)
         decision = step(host, seen, self._clock.now(), self._rules)
         patch = status_patch(obj.get("status") or {}, render_status(decision.status))
         if self._too_soon(key, memo, patch, decision):
-            return
+            return None
         if patch:
             await self._write_status(host, memo, patch)
         memo.outcome = None
         for note in decision.events:
             await self._recorder.record(host, note)
         if decision.effect is not None:
-            await self._perform(decision.effect, host, memo, credentials)
-            self.queue.add(key)
-        elif decision.requeue_s is not None:
+            return _Errand(decision.effect, host, memo, credentials)
+        if decision.requeue_s is not None:
             self.queue.add_after(key, max(decision.requeue_s, 0.05))
+        return None
+
+    async def _run(self, key: HostKey, errand: _Errand) -> None:
+        """Perform an effect and have the host looked at again, whatever happens."""
+        memo = errand.memo
+        try:
+            async with self._place(errand.effect):
+                await self._perform(errand)
+            self.queue.add(key)
+        except errors.ApiError as error:
+            await self._api_failed(key, error)
+        except Exception as error:
+            log.exception("host %s: %s failed unexpectedly", key, describe(errand.effect))
+            name = type(errand.effect).__name__
+            fault = Fault("internal", f"{key}: {name} failed unexpectedly: {_words(error)}")
+            memo.outcome = ask.Outcome(errand.effect, fault)
+            self.queue.add_after(key, _API_RETRY_S[1])
+        finally:
+            self.queue.done(key)
+
+    def _place(self, effect: ask.Effect) -> AbstractAsyncContextManager[object]:
+        if isinstance(effect, ask.PowerOff) and effect.soft:
+            return self._soft_off_places
+        return self._bmc_places if isinstance(effect, _AT_BMC) else nullcontext()
+
+    def _offset_s(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _watch_clock(self) -> None:
+        """A wall clock that was set makes every wait begin anew, as a restart does."""
+        offset_s = self._offset_s()
+        jump_s = offset_s - self._clock_offset_s
+        if abs(jump_s) > CLOCK_JUMP_S:
+            log.warning("the clock was set by %+.0f s; waits of all hosts begin anew", jump_s)
+            self._clock_offset_s = offset_s
+            self._started_at = self._clock.now()
 
     def _observe(self, host: Host, memo: Memo) -> tuple[Seen, Credentials | None]:
         secret, credentials = read_credentials(host, self.secrets.get)
-        mac = host.spec.boot_mac_address.lower()
-        others = self.hosts.by_index("mac", mac) if mac else []
-        # The elder keeps the MAC, so that a mistyped new host cannot stop a running one.
-        rivals = sorted(
-            (_age(other), f"{other['metadata']['namespace']}/{other['metadata']['name']}")
-            for other in others
-        )
-        conflict = ""
-        if len(rivals) > 1 and rivals[0][1] != str(host.key):
-            conflict = rivals[0][1]
         seen = Seen(
             entropy=uuid.uuid4().hex,
             started_at=self._started_at,
@@ -172,10 +286,16 @@ class Controller:
             power=memo.power,
             agent=self._agents.view(host.uid),
             boot=memo.boot,
-            mac_conflict=conflict,
+            mac_conflict=self._elder(host, "mac", host.spec.boot_mac_address.lower()),
             outcome=memo.outcome,
+            bmc_conflict=self._elder(host, "machine", machine_key(host.spec.bmc.address)),
+            data_version=data_version(host, self.secrets.get),
         )
         return seen, credentials
+
+    def _elder(self, host: Host, index: str, value: str) -> str:
+        found = self.hosts.by_index(index, value) if value else []
+        return indexes.elder(found, host.key) if len(found) > 1 else ""
 
     def _too_soon(self, key: HostKey, memo: Memo, patch: Object, decision: Step) -> bool:
         """Whether this is mere progress that was written a moment ago; comes back for it."""
@@ -196,59 +316,35 @@ class Controller:
         memo.last_write_s = self._clock.monotonic()
         self.hosts.note_written(written)
 
-    async def _perform(
-        self, effect: Effect, host: Host, memo: Memo, credentials: Credentials | None
-    ) -> None:
-        # The status was just written: guards of further writes need the new resourceVersion.
-        current = self.hosts.get(*host.key)
-        if current is not None:
-            host = parse_host(current)
-        outcome = await self._performer.perform(effect, host, credentials)
+    async def _perform(self, errand: _Errand) -> None:
+        host, memo = errand.host, errand.memo
+        if isinstance(errand.effect, ask.AddFinalizer | ask.RemoveFinalizer):
+            # The status was just written: guards of further writes need the new version.
+            current = self.hosts.get(*host.key)
+            host = parse_host(current) if current is not None else host
+        outcome = await self._performer.perform(errand.effect, host, errand.credentials)
         memo.outcome = outcome
-        if outcome.power is not None and outcome.power is not PowerState.UNKNOWN:
+        if outcome.power is not None:
             memo.power = PowerSeen(outcome.power, self._clock.now())
 
     def _host_changed(self, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old
         assert obj is not None
-        meta = obj["metadata"]
-        self.queue.add(HostKey(meta["namespace"], meta["name"]))
-        before, after = _macs(old or {}), _macs(new or {})
-        if before != after:
-            for mac in (*before, *after):
-                for other in self.hosts.by_index("mac", mac):
-                    self.queue.add(_key(other))
+        self.queue.add(indexes.key_of(obj))
+        for index, function in indexes.SHARED.items():
+            before, after = function(old or {}), function(new or {})
+            if before != after:
+                for value in (*before, *after):
+                    for other in self.hosts.by_index(index, value):
+                        self.queue.add(indexes.key_of(other))
 
     def _secret_changed(self, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old
         assert obj is not None
         meta = obj["metadata"]
         for host in self.hosts.by_index("secret", f"{meta['namespace']}/{meta['name']}"):
-            self.queue.add(_key(host))
+            self.queue.add(indexes.key_of(host))
 
 
-def _key(obj: Object) -> HostKey:
-    return HostKey(obj["metadata"]["namespace"], obj["metadata"]["name"])
-
-
-def _age(obj: Object) -> tuple[str, str]:
-    meta = obj["metadata"]
-    return str(meta.get("creationTimestamp", "")), str(meta.get("uid", ""))
-
-
-def _macs(obj: Object) -> list[str]:
-    mac = (obj.get("spec") or {}).get("bootMACAddress")
-    return [mac.lower()] if isinstance(mac, str) and mac else []
-
-
-def _uids(obj: Object) -> list[str]:
-    return [str(obj["metadata"].get("uid", ""))]
-
-
-def _secrets(obj: Object) -> list[str]:
-    spec = obj.get("spec") or {}
-    namespace = obj["metadata"].get("namespace", "")
-    references = [(spec.get("bmc") or {}).get("credentialsName")]
-    fields = ("userData", "networkData", "metaData")
-    references.extend((spec.get(field) or {}).get("name") for field in fields)
-    return [f"{namespace}/{name}" for name in references if isinstance(name, str) and name]
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

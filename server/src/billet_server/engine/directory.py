@@ -11,11 +11,17 @@ from billet_server import errors
 from billet_server.core.booting import NETBOOT_PURPOSES
 from billet_server.core.bootplan import BootPlan, DiskBoot, RamdiskBoot
 from billet_server.core.host import Host, parse_host
+from billet_server.core.states import State, read_state
 from billet_server.engine.controller import Controller
 from billet_server.ports import BARE_METAL_HOST, Admission, BootStage, Clock, KubeApi, Object
 from billet_wire import Hello
 
 log = logging.getLogger(__name__)
+
+_STILL_THERE = (
+    "the machine may still run the ramdisk instead of its image, or somebody uses a copied token;"
+    " look at the machine's screen"
+)
 
 
 class Claim(Protocol):
@@ -84,7 +90,11 @@ class Directory:
         host = meant[0]
         assert host.status.boot is not None
         nonce = host.status.boot.nonce
-        token = self._tokens.mint(host.uid, mac, nonce)
+        try:
+            token = self._tokens.mint(host.uid, mac, nonce)
+        except ValueError as error:
+            log.warning("host %s: %s", host.key, error)
+            return DiskBoot(f"the boot nonce in the status of {host.key} is malformed")
         arguments = (
             f"billet.server={self._address.server}",
             f"billet.ca=sha256:{self._address.ca_fingerprint}",
@@ -109,6 +119,8 @@ class Directory:
         claim = self._tokens.read(hello.token)
         if claim is None:
             return _refuse("token-invalid", "the token was not made by this server")
+        if not self._controller.hosts.synced.is_set():
+            return _refuse("server-starting", "the server is still reading", retry_after_s=1.0)
         cached = self._controller.find_by_uid(claim.host_uid)
         if cached is None:
             return _refuse("host-unknown", "the host of this token does not exist (any more)")
@@ -126,11 +138,15 @@ class Directory:
             host = parse_host(await self._api.get(BARE_METAL_HOST, namespace, name))
             boot = host.status.boot
             if host.uid != claim.host_uid or boot is None or boot.nonce != claim.nonce:
+                if host.uid == claim.host_uid and _is_settled(host):
+                    text = f"an agent of an earlier boot calls from {peer}: {_STILL_THERE}"
+                    await self._controller.report_rival(host, text)
                 return _refuse("token-expired", "this boot was given up; the host boots anew")
             if boot.agent_id == hello.agent_id:
                 return _accept(host, claim)
             if boot.agent_id:
-                log.warning("a second agent from %s claims host %s: refused", peer, host.key)
+                text = f"a second agent, at {peer}, calls with the token of the first; refused"
+                await self._controller.report_rival(host, text)
                 return _refuse("token-used", "another agent used this token first")
             body: Object = {
                 "metadata": {"resourceVersion": host.resource_version},
@@ -156,6 +172,11 @@ class Directory:
 def _netboots(host: Host, mac: str) -> bool:
     boot = host.status.boot
     return boot is not None and boot.purpose in NETBOOT_PURPOSES and boot.mac == mac
+
+
+def _is_settled(host: Host) -> bool:
+    states = (State.PROVISIONED, State.EXTERNALLY_PROVISIONED)
+    return read_state(host.status.provisioning.state) in states
 
 
 def _accept(host: Host, claim: Claim) -> Admission:

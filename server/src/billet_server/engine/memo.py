@@ -15,4 +15,6 @@ class Memo:
     outcome: Outcome | None = None
     boot: BootSeen = field(default_factory=BootSeen)
     last_write_s: float = float("-inf")
+    last_pass_s: float = float("-inf")
+    rival_noted_s: float = float("-inf")
     api_failures: int = 0

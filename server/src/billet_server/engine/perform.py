@@ -45,19 +45,26 @@ class Performer:
         self, effect: ask.Effect, host: Host, credentials: Credentials | None
     ) -> ask.Outcome:
         """Perform one effect. Raises `errors.ApiError` only."""
-        log.info("host %s: %s", host.key, _describe(effect))
+        # Thousands of hosts are asked for their power every minute.
+        level = logging.DEBUG if isinstance(effect, ask.ReadPower) else logging.INFO
+        log.log(level, "host %s: %s", host.key, describe(effect))
         try:
             async with asyncio.timeout(EFFECT_DEADLINE_S):
                 power = await self._dispatch(effect, host, credentials)
+        except errors.Invalid as error:
+            if not isinstance(effect, ask.PutHardwareData):
+                raise
+            text = f"{host.key}: the API did not take the HardwareData object"
+            return ask.Outcome(effect, Fault("inventory-refused", text, str(error)))
         except errors.ApiError:
             raise
         except errors.BilletError as error:
-            log.warning("host %s: %s failed: %s", host.key, _describe(effect), error)
+            log.warning("host %s: %s failed: %s", host.key, describe(effect), error)
             return ask.Outcome(effect, fault_of(error, host.key))
         except DataFault as error:
             return ask.Outcome(effect, error.fault)
         except TimeoutError:
-            text = f"{host.key}: {_describe(effect)} did not end within {EFFECT_DEADLINE_S:.0f} s"
+            text = f"{host.key}: {describe(effect)} did not end within {EFFECT_DEADLINE_S:.0f} s"
             return ask.Outcome(effect, Fault("internal", text))
         return ask.Outcome(effect, None, power)
 
@@ -177,9 +184,12 @@ async def _boot(bmc: Bmc, device: BootDevice, mode: BootMode | None) -> None:
     await bmc.power_on()
 
 
-def _describe(effect: ask.Effect) -> str:
+def describe(effect: ask.Effect) -> str:
+    """Return an effect in words for logs: nothing large, nothing secret."""
     if isinstance(effect, ask.PutHardwareData):
         return "PutHardwareData"
+    if isinstance(effect, ask.StartDeploy):
+        return f"StartDeploy({effect.job_id})"
     if isinstance(effect, ask.NetworkBoot):
         return f"NetworkBoot({effect.mode or 'firmware mode as it is'})"
     return str(effect)

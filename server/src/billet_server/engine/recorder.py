@@ -33,7 +33,10 @@ class Recorder:
             note.message,
         )
         text = f"{host.uid}/{note.type}/{note.reason}/{note.message}"
-        name = f"{host.key.name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        # A name has room for 253 characters.
+        name = (
+            f"{host.key.name[:200].rstrip('.-')}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        )
         try:
             await self._write(host, note, name)
         except errors.ApiError as error:

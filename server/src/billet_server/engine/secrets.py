@@ -66,6 +66,15 @@ def read_credentials(host: Host, get: GetSecret) -> tuple[SecretSeen, Credential
     return SecretSeen(version), Credentials(found[0], Secret(found[1]))
 
 
+def data_version(host: Host, get: GetSecret) -> str:
+    """Return what changes with every Secret that the config drive is made of."""
+    references = (host.spec.user_data, host.spec.network_data, host.spec.meta_data)
+    found = (get(host.key.namespace, ref.name) for ref in references if ref and ref.name)
+    return ",".join(
+        str(secret["metadata"].get("resourceVersion", "")) if secret else "-" for secret in found
+    )
+
+
 def config_drive_tree(host: Host, get: GetSecret) -> dict[str, bytes]:
     """Return the files of the host's config drive. Raises `DataFault`."""
     spec = host.spec

@@ -2,7 +2,7 @@
 
 import re
 
-from billet_wire import PROTOCOL, Hello
+from billet_wire import PROTOCOL, Hello, JobReport
 
 MAX_TOKEN_CHARS = 512
 MAX_MACS = 256
@@ -10,7 +10,14 @@ MAX_JOBS = 64
 
 _AGENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_JOB_ID = re.compile(r"[A-Za-z0-9/_:.-]{1,160}")
+_KINDS = frozenset({"inspect", "clean", "deploy", "hand-over"})
 _VERSION = re.compile(r"[A-Za-z0-9.+_~-]{1,64}")
+
+
+def is_report(report: JobReport) -> bool:
+    """Whether a job's report may be kept: its id and kind are such as this server gives."""
+    return report.kind in _KINDS and _JOB_ID.fullmatch(report.id) is not None
 
 
 def check_hello(hello: Hello) -> str | None:

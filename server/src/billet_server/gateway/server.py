@@ -226,7 +226,7 @@ class Gateway:
         """Take a message of an admitted agent; return whether to go on listening."""
         match message:
             case JobReport():
-                if session.report(message):
+                if session.report(message, self._now()):
                     self._touch(session)
             case Log():
                 self._logs.add(session.host, session.host_uid, message)

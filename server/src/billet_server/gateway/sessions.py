@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from billet_server.core.terms import HostKey
+from billet_server.gateway.hello import is_report
 from billet_server.ports import AgentView
 from billet_wire import Hello, JobReport, ServerMessage
 
@@ -32,6 +33,7 @@ class Session:
         self.agent_id = hello.agent_id
         self.connection: Connection | None = None
         self.connected_at = self.last_seen = now
+        self.reported_at: datetime | None = None
         self.goodbye: str | None = None
         self.jobs: OrderedDict[str, JobReport] = OrderedDict()
         self._hello = hello
@@ -42,12 +44,13 @@ class Session:
         self.connected_at = self.last_seen = now
         self.goodbye = None
         for report in hello.jobs:
-            self.report(report)
+            self.report(report, now)
 
-    def report(self, report: JobReport) -> bool:
+    def report(self, report: JobReport, now: datetime) -> bool:
         """Keep a job's report; return whether it says anything new."""
-        if self.jobs.get(report.id) == report:
+        if self.jobs.get(report.id) == report or not is_report(report):
             return False
+        self.reported_at = now
         self.jobs.pop(report.id, None)
         self.jobs[report.id] = report
         if len(self.jobs) > MAX_JOBS:
@@ -68,6 +71,7 @@ class Session:
             version=self._hello.version,
             jobs=dict(self.jobs),
             goodbye=self.goodbye,
+            reported_at=self.reported_at,
         )
 
 

@@ -141,7 +141,8 @@ class MemoryAgents:
             return
         if view.jobs.get(message.id) != message:
             jobs = {**view.jobs, message.id: message}
-            self._views[host_uid] = view._replace(jobs=jobs, last_seen=self._now())
+            now = self._now()
+            self._views[host_uid] = view._replace(jobs=jobs, last_seen=now, reported_at=now)
             self._directory.agent_changed(host_uid)
 
     def lost(self, agent: FakeAgent) -> None:
@@ -177,6 +178,7 @@ class MemoryAgents:
             uptime_s=hello.uptime_s,
             version=hello.version,
             jobs=jobs,
+            reported_at=now if hello.jobs else None,
         )
         if old_agent is not None:
             old_agent.close()

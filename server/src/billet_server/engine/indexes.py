@@ -1,0 +1,62 @@
+"""What hosts are looked up by, and which of several hosts keeps what only one can have."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from billet_server.core.bmcaddress import machine_key
+from billet_server.core.terms import HostKey
+from billet_server.ports import Object
+
+
+def key_of(obj: Object) -> HostKey:
+    """Return a namespaced object's key."""
+    return HostKey(obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+def macs(obj: Object) -> list[str]:
+    """Return the boot MAC, lower case."""
+    mac = (obj.get("spec") or {}).get("bootMACAddress")
+    return [mac.lower()] if isinstance(mac, str) and mac else []
+
+
+def machines(obj: Object) -> list[str]:
+    """Return what tells the machine behind the BMC address from others."""
+    bmc = (obj.get("spec") or {}).get("bmc")
+    address = bmc.get("address") if isinstance(bmc, dict) else None
+    machine = machine_key(address) if isinstance(address, str) else ""
+    return [machine] if machine else []
+
+
+def uids(obj: Object) -> list[str]:
+    """Return the UID."""
+    return [str(obj["metadata"].get("uid", ""))]
+
+
+def secrets(obj: Object) -> list[str]:
+    """Return ``namespace/name`` of every Secret that the host refers to."""
+    spec = obj.get("spec") or {}
+    namespace = obj["metadata"].get("namespace", "")
+    references = [(spec.get("bmc") or {}).get("credentialsName")]
+    fields = ("userData", "networkData", "metaData")
+    references.extend((spec.get(field) or {}).get("name") for field in fields)
+    return [f"{namespace}/{name}" for name in references if isinstance(name, str) and name]
+
+
+SHARED: Final[dict[str, Callable[[Object], list[str]]]] = {"mac": macs, "machine": machines}
+"""What only one host can have: the others wait for a change of the one that has it."""
+
+
+def elder(others: Iterable[Object], key: HostKey) -> str:
+    """Return the oldest of the objects as ``namespace/name``, "" when that is ``key`` or nobody.
+
+    The elder keeps what both claim, so that a mistyped new host cannot stop a running one.
+    """
+    oldest = min(others, key=_age, default=None)
+    if oldest is None or key_of(oldest) == key:
+        return ""
+    return str(key_of(oldest))
+
+
+def _age(obj: Object) -> tuple[str, str]:
+    meta = obj["metadata"]
+    return str(meta.get("creationTimestamp", "")), str(meta.get("uid", ""))
