@@ -71,6 +71,8 @@ async def run(settings: Settings, announce: Announce) -> None:
 async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Controller]:
     """Start every service; yields the controller, whose ``run`` is the caller's."""
     async with contextlib.AsyncExitStack() as stack:
+        # Before anything makes it with a wider mode: keys, tokens and objects live in it.
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         authority = pki.ensure_authority(settings.state_dir / "pki")
         kubeconfig = settings.kubeconfig
         if settings.embedded_api:
