@@ -55,13 +55,19 @@ class Kubectl:
         """Return the parsed output of a command with ``-o json``."""
         return json.loads(await self.run(*args, "-o", "json"))
 
-    async def watch(self, *args: str) -> AsyncIterator[dict[str, Any]]:
-        """Yield each object that ``kubectl get ARGS -w -o json`` prints, until it ends."""
+    async def watch(self, kind: str, name: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Yield the objects of a kind as they are and at each change, until kubectl ends.
+
+        One of a name is watched as a list of one: `kubectl get KIND NAME -w` gets the object,
+        then drops the watch's first event, and with it a change that came in between.
+        """
+        chosen = [f"--field-selector=metadata.name={name}"] if name else []
         process = await asyncio.create_subprocess_exec(
             *self._base,
             f"--namespace={self._namespace}",
             "get",
-            *args,
+            kind,
+            *chosen,
             "-w",
             "-o",
             "json",
