@@ -16,6 +16,7 @@ from pathlib import Path
 from billet_server import errors, pki
 from billet_server.apiserver.schema import FieldError
 from billet_server.apiserver.server import ApiServer
+from billet_server.bmc.pacing import Pace
 from billet_server.bmc.registry import BmcRegistry
 from billet_server.boot.dhcp import DhcpSettings
 from billet_server.boot.dnsmasq import Dnsmasq
@@ -91,7 +92,9 @@ async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Contr
         directory = Directory(api, clock, tokens, address)
         log_dir = settings.state_dir / "agent-logs"
         gateway = Gateway(directory, authority.cert_pem, log_dir=log_dir)
-        bmcs = BmcRegistry(ca_file=settings.redfish_ca)
+        answer_s = settings.bmc_timeout_s
+        pace = Pace(answer_s=answer_s, read_s=4 * answer_s, command_s=9 * answer_s)
+        bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca)
         stack.push_async_callback(bmcs.close)
         controller = Controller(
             api, bmcs, gateway, clock, rules=settings.rules, workers=settings.workers

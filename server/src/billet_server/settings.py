@@ -39,6 +39,7 @@ class Inputs(NamedTuple):
     power_poll_s: float = 60.0
     retry_base_s: float = 10.0
     agent_lost_s: float = 60.0
+    bmc_timeout_s: float = 5.0
     workers: int = 64
     redfish_ca: str = ""
 
@@ -66,6 +67,7 @@ class Settings(NamedTuple):
     kernel_arguments: tuple[str, ...]
     rules: Rules
     workers: int
+    bmc_timeout_s: float
     redfish_ca: Path | None
 
     @property
@@ -104,6 +106,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         ("--boot-timeout", inputs.boot_timeout_s),
         ("--power-poll", inputs.power_poll_s),
         ("--agent-lost", inputs.agent_lost_s),
+        ("--bmc-timeout", inputs.bmc_timeout_s),
     ):
         if seconds < 1:
             faults.append(f"{label} {seconds} is less than a second")
@@ -141,6 +144,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             agent_lost_s=inputs.agent_lost_s,
         ),
         workers=inputs.workers,
+        bmc_timeout_s=inputs.bmc_timeout_s,
         redfish_ca=Path(inputs.redfish_ca) if inputs.redfish_ca else None,
     )
 

@@ -102,6 +102,14 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     metavar="SECONDS",
     help="How long an agent may be silent.",
 )
+@click.option(
+    "--bmc-timeout",
+    "bmc_timeout_s",
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A BMC silent for so long does not answer; a Redfish answer may take 4 times as long.",
+)
 @click.option("--workers", default=64, show_default=True, help="Hosts worked on at once.")
 @click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
 @click.option("-v", "--verbose", is_flag=True, help="Debug log.")
