@@ -103,6 +103,7 @@ class Server:
             *(BILLET, "up", "--state-dir", self.state, *api, "--address", "127.0.0.1"),
             *("--dhcp", "off", "--http-port", self.http_port, "--agent-port", self.agent_port),
             *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "4"),
+            *("--bmc-timeout", "1.5"),
             *("--ramdisk-dir", self.ramdisk),
         ]
         with (self.folder / "server.out").open("wb") as out, self.log.open("ab") as log:
@@ -178,6 +179,7 @@ class Agent:
         self.jobs, self.refusals = {}, []
         self.connected = asyncio.Event()
         self._socket, self._tasks, self._over = None, {}, False
+        self.is_silent = False
 
     async def run(self):
         """Serve until the hand-over; the machine then reboots."""
@@ -245,6 +247,11 @@ class Agent:
             if self._socket is not None:
                 await self._socket.send_str(encode(Goodbye("reboot")))
                 await self._socket.close()
+
+    def fall_silent(self):
+        """Leave the network for good, as a machine whose kernel hangs."""
+        self._over = self.is_silent = True
+        self._socket._response.connection.transport.abort()
 
     def drop(self, job_id):
         """Forget a job, as if the order had never arrived."""
@@ -352,6 +359,8 @@ class Machine:
         agent = Agent(self, line)
         self.agents.append(agent)
         await agent.run()
+        if agent.is_silent:
+            return
         assert self.bmc.order("reboot") == "done"
 
     async def _netboot(self):

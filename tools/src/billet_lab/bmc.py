@@ -3,7 +3,7 @@
 Standard output gets one line with the port once it listens. Standard input takes one order a
 line, and its end is the program's end: a fault setting (``bmc_dead=on``) is answered ``done``,
 ``show`` with the machine's state as JSON, ``reset`` makes it a new machine with no faults,
-``reboot`` restarts it from within, as its operating system would.
+``reboot`` restarts it from within, as its operating system would, ``power off`` is a power cut.
 """
 
 import argparse
@@ -47,6 +47,8 @@ class _Desk:
             return json.dumps(state)
         if order == "reboot":
             await self.machine.reset()
+        elif order == "power off":
+            await self.machine.power_off()
         elif order == "reset":
             self._faults = Faults()
             await self.machine.power_off()
