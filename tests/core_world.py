@@ -78,7 +78,11 @@ class World:
     job_fault: JobProblem | None = None
     netboots: bool = True
     job_steps: int = 2
+    deploy_fault: Fault | None = None
+    deaf: bool = False
     mac_conflict: str = ""
+    bmc_conflict: str = ""
+    data_version: str = ""
     annotations: dict[str, str] = field(default_factory=dict)
     performed: list[ask.Effect] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
@@ -119,6 +123,8 @@ class World:
             self.boot,
             self.mac_conflict,
             self.outcome,
+            self.bmc_conflict,
+            self.data_version,
         )
         before = copy_status(self.status)
         decision = step(self.host, seen, self.now, self.rules)
@@ -136,7 +142,7 @@ class World:
             self.states.append(self.status.provisioning.state)
         self.events += [(note.type, note.reason) for note in decision.events]
         if decision.effect is not None:
-            outcome = self.perform(decision.effect)
+            outcome = self.perform(decision.effect)._replace(basis=decision.basis)
             self.outcome = None if lose_outcome else outcome
             if outcome.power is not None and not lose_outcome:
                 self.power_seen = PowerSeen(outcome.power, self.now)
@@ -192,7 +198,8 @@ class World:
             case ask.ForgetAgent():
                 self.agent = None
             case ask.CancelJob():
-                self._report(effect.job_id, "cancelled")
+                if not self.deaf and self.agent is not None:
+                    self._report(effect.job_id, "cancelled")
             case ask.StartInspect() | ask.StartClean() | ask.StartDeploy() | ask.StartHandOver():
                 return self._start(effect)
             case _:
@@ -261,6 +268,10 @@ class World:
     def _start(self, effect) -> ask.Outcome:
         if self.agent is None or not self.agent.connected:
             return ask.Outcome(effect, Fault("agent-gone", "no agent"))
+        if isinstance(effect, ask.StartDeploy) and self.deploy_fault is not None:
+            return ask.Outcome(effect, self.deploy_fault)
+        if self.deaf:
+            return ask.Outcome(effect)
         if isinstance(effect, ask.StartHandOver):
             self.agent = self.agent._replace(connected=False, goodbye="reboot", last_seen=self.now)
         elif effect.job_id not in self.agent.jobs:

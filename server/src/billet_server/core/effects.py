@@ -124,8 +124,12 @@ Effect = (
 
 
 class Outcome(NamedTuple):
-    """How the last effect ended: ``fault`` None is success; ``power`` where it was read."""
+    """How the last effect ended: ``fault`` None is success; ``power`` where it was read.
+
+    ``basis`` is that of the step which asked: an edit meanwhile makes the fault an old one.
+    """
 
     effect: Effect
     fault: Fault | None = None
     power: PowerState | None = None
+    basis: str = ""

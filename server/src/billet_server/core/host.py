@@ -276,6 +276,14 @@ def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
     return patch
 
 
+def host_patch(obj: Mapping[str, Any], host: Host, status: Status) -> dict[str, Any]:
+    """Return the patch of an object's status; a state that cannot be read stays as evidence."""
+    patch = status_patch(obj.get("status") or {}, render_status(status))
+    if host.status_fault:
+        patch.pop("provisioning", None)
+    return patch
+
+
 def copy_status(status: Status) -> Status:
     """Return a status that can be changed without changing ``status``."""
     hardware = status.hardware  # never changed in place, and large

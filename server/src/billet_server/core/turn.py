@@ -39,12 +39,14 @@ class Step(NamedTuple):
     """A decision: the status to write first, the one effect to perform then, when to look again.
 
     ``requeue_s`` None: nothing but a change of the object, its Secret, its agent matters.
+    ``basis`` belongs into the effect's `Outcome`.
     """
 
     status: Status
     effect: Effect | None
     events: tuple[EventNote, ...]
     requeue_s: float | None
+    basis: str = ""
 
 
 class Turn:
@@ -138,7 +140,9 @@ class Turn:
                 cap_s=self.rules.retry_cap_s,
             )
             retry_at = self.exact_now + delay
-        self._record(fault, error_type, retry_at)
+        last = self.seen.outcome
+        basis = last.basis if last is not None and last.fault is fault else ""
+        self._record(fault, error_type, retry_at, basis)
 
     def stand(self, fault: problems.Fault, error_type: str) -> None:
         """Record a condition that holds until somebody changes something; counted once."""
@@ -182,7 +186,7 @@ class Turn:
         self.status.waiting = self._waiting
         if self.status != self.host.status:
             self.status.last_updated = self.now
-        return Step(self.status, self.effect, tuple(self.events), self._requeue_s)
+        return Step(self.status, self.effect, tuple(self.events), self._requeue_s, self.basis)
 
     @property
     def _longest(self) -> float:
@@ -200,7 +204,9 @@ class Turn:
             if moment is not None and moment > ahead:
                 setattr(boot, name, self.now)
 
-    def _record(self, fault: problems.Fault, error_type: str, retry_at: datetime | None) -> None:
+    def _record(
+        self, fault: problems.Fault, error_type: str, retry_at: datetime | None, basis: str = ""
+    ) -> None:
         status, advice = self.status, problems.advice(fault)
         first = status.problem is None or status.problem.id != fault.problem
         since = self.now if first or status.problem is None else status.problem.since
@@ -212,7 +218,7 @@ class Turn:
             message=fault.message,
             evidence=printable_lines(fault.evidence, 2000),
             advice=advice,
-            basis=self.basis,
+            basis=basis or self.basis,
             since=since,
             next_retry_at=hosts.whole_second(retry_at + timedelta(seconds=0.999))
             if retry_at
@@ -220,6 +226,8 @@ class Turn:
         )
         self.note(_reason(error_type), status.error_message, "Warning")
         self._wait_for_problem(status.problem)
+        if status.problem.basis != self.basis:
+            self.look_again(0.0)
 
     def _wait_for_problem(self, problem: ProblemStatus) -> None:
         if problem.next_retry_at is not None:

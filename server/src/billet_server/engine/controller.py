@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from billet_server import errors
 from billet_server.core import effects as ask
 from billet_server.core.bmcaddress import machine_key
-from billet_server.core.host import Host, parse_host, render_status, status_patch
+from billet_server.core.host import Host, host_patch, parse_host
 from billet_server.core.machine import step, trouble
 from billet_server.core.problems import Fault
 from billet_server.core.seen import PowerSeen, Rules, Seen
@@ -77,6 +77,7 @@ class _Errand(NamedTuple):
     host: Host
     memo: Memo
     credentials: Credentials | None
+    basis: str
 
 
 class Controller:
@@ -198,7 +199,7 @@ class Controller:
             host = parse_host(obj)
             fault = Fault(problem, f"{key}: {text[:500]}")
             said = trouble(host, fault, self._clock.now(), self._rules)
-            patch = status_patch(obj.get("status") or {}, render_status(said.status))
+            patch = host_patch(obj, host, said.status)
             if patch:
                 await self._write_status(host, self.memo(key), patch)
             for note in said.events:
@@ -228,7 +229,7 @@ class Controller:
         memo.last_pass_s = self._clock.monotonic()
         seen, credentials = self._observe(host, memo)
         decision = step(host, seen, self._clock.now(), self._rules)
-        patch = status_patch(obj.get("status") or {}, render_status(decision.status))
+        patch = host_patch(obj, host, decision.status)
         if self._too_soon(key, memo, patch, decision):
             return None
         if patch:
@@ -237,7 +238,7 @@ class Controller:
         for note in decision.events:
             await self._recorder.record(host, note)
         if decision.effect is not None:
-            return _Errand(decision.effect, host, memo, credentials)
+            return _Errand(decision.effect, host, memo, credentials, decision.basis)
         if decision.requeue_s is not None:
             self.queue.add_after(key, max(decision.requeue_s, 0.05))
         return None
@@ -255,7 +256,7 @@ class Controller:
             log.exception("host %s: %s failed unexpectedly", key, describe(errand.effect))
             name = type(errand.effect).__name__
             fault = Fault("internal", f"{key}: {name} failed unexpectedly: {_words(error)}")
-            memo.outcome = ask.Outcome(errand.effect, fault)
+            memo.outcome = ask.Outcome(errand.effect, fault, basis=errand.basis)
             self.queue.add_after(key, _API_RETRY_S[1])
         finally:
             self.queue.done(key)
@@ -323,7 +324,7 @@ class Controller:
             current = self.hosts.get(*host.key)
             host = parse_host(current) if current is not None else host
         outcome = await self._performer.perform(errand.effect, host, errand.credentials)
-        memo.outcome = outcome
+        memo.outcome = outcome._replace(basis=errand.basis)
         if outcome.power is not None:
             memo.power = PowerSeen(outcome.power, self._clock.now())
 
