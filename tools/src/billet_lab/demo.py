@@ -114,7 +114,7 @@ class Demo:
         machine = lab.machines[0]
         self.timeline.say(
             f"lab: {options.firmware} machine with a BMC at {machine.bmc_address},"
-            f" {lab.accel} ({lab.accel_reason})"
+            f" {lab.accel} ({lab.accel_reason.partition(': ')[0]})"
         )
         images = [sys.executable, "-m", "billet_lab.image_server", str(options.image_dir)]
         await lab.run_in([*images, lab.host_address, "80"])
