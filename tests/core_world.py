@@ -90,6 +90,7 @@ class World:
     random: Random = field(default_factory=lambda: Random(1))
     _booting: str = ""
     _left: dict[str, int] = field(default_factory=dict)
+    _images: dict[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> Host:
@@ -275,6 +276,8 @@ class World:
         if isinstance(effect, ask.StartHandOver):
             self.agent = self.agent._replace(connected=False, goodbye="reboot", last_seen=self.now)
         elif effect.job_id not in self.agent.jobs:
+            if isinstance(effect, ask.StartDeploy):
+                self._images[effect.job_id] = effect.image.url
             self._report(effect.job_id, "running")
         return ask.Outcome(effect)
 
@@ -294,6 +297,6 @@ class World:
             self.disk = "wiped"
             self._report(report.id, "succeeded", clean=CleanResult(("/dev/vda",)))
         else:
-            self.disk = self.spec.image.url if self.spec.image else "?"
+            self.disk = self._images[report.id]
             result = DeployResult("/dev/vda", "only disk", 1, 2, "md5:0", "legacy", None, {})
             self._report(report.id, "succeeded", deploy=result)
