@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from billet_lab.demo_story import Ledger, Timeline, View, read_view, render_figures
+from billet_lab.demo_story import Ledger, Timeline, View, fit_table, read_view, render_figures
 
 
 class Clock:
@@ -37,6 +37,22 @@ def test_figures_say_what_is_known(progress, text):
 def test_a_host_without_status_has_a_view():
     assert read_view({}) == View()
     assert read_view({"status": {"errorMessage": "no"}}).error == "no"
+
+
+TABLE = """\
+NAME     PROVISIONING STATUS   CONSUMER   AGE
+node01   ready                            1s
+"""
+
+
+def test_a_table_gets_narrower_gaps_only_where_that_makes_it_fit():
+    assert fit_table(TABLE, 45) == TABLE
+    assert fit_table(TABLE, 20) == TABLE
+    assert fit_table(TABLE, 44).splitlines() == [
+        "NAME    PROVISIONING STATUS  CONSUMER  AGE",
+        "node01  ready                          1s",
+    ]
+    assert fit_table("", 10) == ""
 
 
 def test_the_ledger_books_phases_and_their_steps():

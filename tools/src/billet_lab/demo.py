@@ -26,7 +26,7 @@ from billet_lab import demo_manifests as manifests
 from billet_lab import processes, teardown
 from billet_lab.accel import AccelChoice
 from billet_lab.control import Firmware
-from billet_lab.demo_story import Ledger, Result, Timeline, read_view
+from billet_lab.demo_story import Ledger, Result, Timeline, fit_table, read_view
 from billet_lab.kubectl import Kubectl, KubectlError
 from billet_lab.lab import Lab, LabError
 from billet_lab.server_process import ServerError, ServerProcess
@@ -239,7 +239,8 @@ class Demo:
     async def _table(self, kubectl: Kubectl) -> None:
         self._console.print("$ kubectl get baremetalhost -n metal3", style="dim")
         table = await kubectl.run("get", "baremetalhost")
-        self._console.print(table.rstrip(), highlight=False, soft_wrap=True)
+        table = fit_table(table, self._console.width)
+        self._console.print(table.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
     async def _versions(self, kubectl: Kubectl) -> None:
         version = await kubectl.json("version")
@@ -256,7 +257,7 @@ class Demo:
     async def _events(self, kubectl: Kubectl) -> None:
         self._console.print("$ kubectl get events -n metal3 --sort-by=.lastTimestamp", style="dim")
         events = await kubectl.run("get", "events", "--sort-by=.lastTimestamp")
-        self._console.print(events.rstrip(), highlight=False, soft_wrap=True)
+        self._console.print(events.rstrip(), highlight=False, markup=False, soft_wrap=True)
         self.result.agent_first_call_s = [float(found) for found in _FIRST_CALL.findall(events)]
 
     def _how_to_look(self, machine: MachineInfo, lab: Lab) -> None:

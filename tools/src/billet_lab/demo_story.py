@@ -1,5 +1,6 @@
 """What the demo tells: a timeline of states and steps, and its machine-readable summary."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -14,6 +15,7 @@ PLAIN_INTERVAL_S = 10.0
 """Without a terminal, signs of life come at most this often."""
 
 _MIB = 1 << 20
+_COLUMN = re.compile(r"(?:^|(?<=\s{2}))\S")
 
 
 class View(NamedTuple):
@@ -57,6 +59,22 @@ def render_figures(progress: dict[str, Any]) -> str:
     if left is not None:
         parts.append(f"{left} s left")
     return ", ".join(parts)
+
+
+def fit_table(text: str, width: int) -> str:
+    """Return kubectl's table with narrower gaps where only that makes it fit the width."""
+    lines = text.rstrip().splitlines()
+    if max(map(len, lines), default=0) <= width:
+        return text
+    starts = [match.start() for match in _COLUMN.finditer(lines[0])]
+    ends = [*starts[1:], None]
+    rows = [[line[a:b].rstrip() for a, b in zip(starts, ends, strict=True)] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [
+        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(padded) if max(map(len, padded)) <= width else text
 
 
 class Ledger:
