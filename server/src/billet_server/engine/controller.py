@@ -300,7 +300,9 @@ class Controller:
 
     def _too_soon(self, key: HostKey, memo: Memo, patch: Object, decision: Step) -> bool:
         """Whether this is mere progress that was written a moment ago; comes back for it."""
-        if decision.effect or decision.events or not patch or not set(patch) <= _VOLATILE:
+        # An effect without fields is an empty tuple, which is false.
+        is_news = decision.effect is not None or bool(decision.events)
+        if is_news or not patch or not set(patch) <= _VOLATILE:
             return False
         left = memo.last_write_s + PROGRESS_INTERVAL_S - self._clock.monotonic()
         if left <= 0:
