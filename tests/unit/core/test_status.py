@@ -1,8 +1,25 @@
 """Statuses that nobody of ours wrote, and statuses written by a server of another time."""
 
+import msgspec
 import pytest
 
-from billet_server.core.host import host_patch, parse_host, render_status
+from billet_server.core.host import (
+    Boot,
+    CredentialsStatus,
+    History,
+    Image,
+    Period,
+    ProblemStatus,
+    Progress,
+    Provisioning,
+    SecretReference,
+    Status,
+    Waiting,
+    copy_status,
+    host_patch,
+    parse_host,
+    render_status,
+)
 from billet_server.core.machine import step, trouble
 from billet_server.core.problems import Fault
 from billet_server.core.seen import Rules, SecretSeen, Seen
@@ -84,3 +101,32 @@ def test_the_servers_own_trouble_is_said_once_and_taken_back():
     assert again.status.error_count == 1
     decision = step(parse_host(an_object(render_status(said.status))), SEEN, START, Rules())
     assert decision.status.problem is None
+
+
+def test_a_copy_shares_nothing_that_a_step_changes():
+    one = Period(start=START)
+    status = Status(
+        provisioning=Provisioning(state="ready", image=Image("u")),
+        progress=Progress("s"),
+        waiting=Waiting("c"),
+        boot=Boot("n"),
+        problem=ProblemStatus("p"),
+        operation_history=History(one, one, one, one),
+        good_credentials=CredentialsStatus(SecretReference("s"), "1"),
+        tried_credentials=CredentialsStatus(SecretReference("s"), "1"),
+        hardware={"cpu": {}},
+    )
+    shared = {id(part) for part in _structs(copy_status(status))} & {
+        id(part) for part in _structs(status)
+    }
+    assert not shared
+    assert copy_status(status) == status
+
+
+def _structs(value):
+    """Every struct below that can be changed."""
+    for name in value.__struct_fields__:
+        part = getattr(value, name)
+        if isinstance(part, msgspec.Struct) and not part.__struct_config__.frozen:
+            yield part
+            yield from _structs(part)

@@ -179,6 +179,9 @@ class Status(msgspec.Struct, rename="camel"):
     problem: ProblemStatus | None = None
 
 
+_OWNED = sorted(field.encode_name for field in msgspec.structs.fields(Status))
+
+
 class Host(msgspec.Struct, frozen=True):
     """One BareMetalHost as the step sees it."""
 
@@ -263,9 +266,8 @@ def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
 
     Keys of ``old`` that no step ever writes (conditions of others) are left alone.
     """
-    owned = {field.encode_name for field in msgspec.structs.fields(Status)}
     patch: dict[str, Any] = {}
-    for key in sorted(owned):
+    for key in _OWNED:
         if key in new:
             if key not in old:
                 patch[key] = new[key]
@@ -286,8 +288,16 @@ def host_patch(obj: Mapping[str, Any], host: Host, status: Status) -> dict[str, 
 
 def copy_status(status: Status) -> Status:
     """Return a status that can be changed without changing ``status``."""
-    hardware = status.hardware  # never changed in place, and large
-    return copy.deepcopy(status, {id(hardware): hardware})
+    # By hand: copy.deepcopy was half of a whole pass. `hardware` is never changed in place.
+    new = copy.copy(status)
+    for name in ("provisioning", "progress", "waiting", "boot", "problem", "operation_history"):
+        setattr(new, name, copy.copy(getattr(status, name)))
+    for name in ("good_credentials", "tried_credentials"):
+        setattr(new, name, copy.copy(getattr(status, name)))
+    history = new.operation_history
+    for name in ("register", "inspect", "provision", "deprovision"):
+        setattr(history, name, copy.copy(getattr(history, name)))
+    return new
 
 
 def whole_second(moment: datetime) -> datetime:
