@@ -88,7 +88,7 @@ class Demo:
             raise
         except (LabError, ServerError, KubectlError) as error:
             self.result.error = str(error)
-            raise DemoError(f"{error}\n{self._where()}") from error
+            raise DemoError(f"{error}\n{self._where()}".strip()) from error
         except BaseException as error:
             self.result.error = str(error)
             raise
@@ -230,11 +230,15 @@ class Demo:
         return f"{text}. {view.error}" if view.error else text
 
     def _where(self) -> str:
+        """Return where the logs are that there are."""
         home = self._options.directory
-        return (
-            f"Logs: {home / 'server.log'} (server), {home / 'state' / 'agent-logs'} (agent),"
-            f" {home / 'lab' / NAME / 'console.log'} (the machine's serial console)"
-        )
+        logs = {
+            "server": home / "server.log",
+            "agent": home / "state" / "agent-logs",
+            "the machine's serial console": home / "lab" / NAME / "console.log",
+        }
+        found = [f"{path} ({what})" for what, path in logs.items() if path.exists()]
+        return f"Logs: {', '.join(found)}" if found else ""
 
     async def _table(self, kubectl: Kubectl) -> None:
         self._console.print("$ kubectl get baremetalhost -n metal3", style="dim")
