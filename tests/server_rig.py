@@ -103,7 +103,7 @@ class Server:
             *(BILLET, "up", "--state-dir", self.state, *api, "--address", "127.0.0.1"),
             *("--dhcp", "off", "--http-port", self.http_port, "--agent-port", self.agent_port),
             *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "4"),
-            *("--bmc-timeout", "1.5"),
+            *("--bmc-timeout", "1.5", "--hand-over-timeout", "5"),
             *("--ramdisk-dir", self.ramdisk),
         ]
         with (self.folder / "server.out").open("wb") as out, self.log.open("ab") as log:

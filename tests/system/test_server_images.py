@@ -23,33 +23,41 @@ async def box(user, machine):
     return box
 
 
-@pytest.mark.parametrize(
-    ("problem_id", "message"),
-    [
-        ("image-fetch", f"{IMAGE} answered 404 Not Found"),
-        ("image-fetch", f"{IMAGE}: the connection was reset after 1048576 bytes"),
-        ("image-short", f"{IMAGE} ended after 10 of 20 bytes"),
-        ("image-checksum", "the image is md5 11, the sum file says 22"),
-        ("checksum-file", f"{IMAGE}.md5sum names the image twice"),
-        ("image-unsafe", "the qcow2 refers to a backing file /etc/passwd"),
-        ("image-too-large", "the image has 20 GB, /dev/vda has 8 GB"),
-        ("root-device", "no disk fits the hints"),
-    ],
-)
-async def test_image_problem(user, box, problem_id, message):
-    """Told on the object and in an Event; a corrected object goes on at once, on the same agent."""
-    advice = f"what to do about {problem_id}"
-    box.problems["deploy"] = [problem(problem_id, message, advice=advice)]
-    await user.provision()
-    host = await user.until_problem(problem_id)
-    status = host["status"]
-    assert status["errorType"] == "provisioning error"
-    assert message in status["errorMessage"]
-    assert advice in status["errorMessage"]
-    assert status["problem"]["evidence"] == "raw answer"
-    assert status["provisioning"]["state"] == "provisioning"
-    assert status["waiting"]["actor"] == "user"
-    await user.until_event(message)
+IMAGE_PROBLEMS = [
+    ("image-fetch", f"{IMAGE} answered 404 Not Found"),
+    ("image-fetch", f"{IMAGE}: the connection was reset after 1048576 bytes"),
+    ("image-fetch", f"{IMAGE}: 11 redirects"),
+    ("image-short", f"{IMAGE} ended after 10 of 20 bytes"),
+    ("image-checksum", "the image is md5 11, the sum file says 22"),
+    ("checksum-file", f"{IMAGE}.md5sum names the image twice"),
+    ("image-format", "the image starts with <html>, which is no qcow2"),
+    ("image-unsafe", "the qcow2 refers to a backing file /etc/passwd"),
+    ("image-too-large", "the image has 20 GB, /dev/vda has 8 GB"),
+    ("root-device", "no disk fits the hints"),
+    ("disk-write", "/dev/vda: Input/output error"),
+]
+
+
+async def test_image_problems(user, box):
+    """Each is told on the object and in an Event; an edit goes on at once, on the same agent."""
+    await user.apply(secret(f"{NAME}-user-data", userData=USER_DATA))
+    for number, (problem_id, message) in enumerate(IMAGE_PROBLEMS):
+        advice = f"what to do about {problem_id}"
+        box.problems["deploy"] = [problem(problem_id, message, advice=advice)]
+        await user.patch({"online": True, "image": {"url": IMAGE, "checksum": f"{number:032x}"}})
+        host = await user.until(
+            lambda host, words=message: words in host["status"].get("errorMessage", "")
+        )
+        host = await user.until_problem(problem_id)
+        status = host["status"]
+        assert status["errorType"] == "provisioning error"
+        assert advice in status["errorMessage"]
+        assert status["problem"]["evidence"] == "raw answer"
+        assert status["provisioning"]["state"] == "provisioning"
+        assert status["waiting"]["actor"] == "user"
+    warnings = await user.events("Warning")
+    for problem_id, message in IMAGE_PROBLEMS:
+        assert any(message in event and problem_id in event for event in warnings), warnings
     assert box.booted == []
     await user.patch({"image": {"url": IMAGE_2, "checksum": f"{IMAGE_2}.md5sum"}})
     host = await user.until_state("provisioned")

@@ -39,6 +39,7 @@ class Inputs(NamedTuple):
     power_poll_s: float = 60.0
     retry_base_s: float = 10.0
     agent_lost_s: float = 60.0
+    hand_over_s: float = 120.0
     bmc_timeout_s: float = 5.0
     workers: int = 64
     redfish_ca: str = ""
@@ -106,6 +107,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         ("--boot-timeout", inputs.boot_timeout_s),
         ("--power-poll", inputs.power_poll_s),
         ("--agent-lost", inputs.agent_lost_s),
+        ("--hand-over-timeout", inputs.hand_over_s),
         ("--bmc-timeout", inputs.bmc_timeout_s),
     ):
         if seconds < 1:
@@ -142,6 +144,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             power_poll_s=inputs.power_poll_s,
             retry_base_s=inputs.retry_base_s,
             agent_lost_s=inputs.agent_lost_s,
+            hand_over_s=inputs.hand_over_s,
         ),
         workers=inputs.workers,
         bmc_timeout_s=inputs.bmc_timeout_s,

@@ -103,6 +103,14 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="How long an agent may be silent.",
 )
 @click.option(
+    "--hand-over-timeout",
+    "hand_over_s",
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an agent that was told to leave may take before the BMC restarts the machine.",
+)
+@click.option(
     "--bmc-timeout",
     "bmc_timeout_s",
     default=5.0,
