@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billet_server.bmc.address import METAL3_ONLY, SCHEMES, parse_address
+from billet_server.bmc.address import parse_address
+from billet_server.core.bmcaddress import METAL3_ONLY, SCHEMES
 from billet_server.errors import BmcAddressError
 
 
@@ -84,17 +85,17 @@ def test_privilege_level():
     [
         ("", "is empty"),
         ("   ", "is empty"),
-        ("gopher://bmc", "unknown scheme 'gopher'"),
-        ("foo:bar", "unknown scheme 'foo'"),
-        ("ipmi://", "not a host name"),
-        ("ipmi:///path", "not a host name"),
+        ("gopher://bmc", "unknown BMC scheme gopher://"),
+        ("foo:bar", "unknown BMC scheme foo://"),
+        ("ipmi://", "there is no host"),
+        ("ipmi:///path", "there is no host"),
         ("ipmi://a b", "not a host name"),
         ("ipmi://bmc:0", "'0' is not a port"),
         ("ipmi://bmc:65536", "'65536' is not a port"),
         ("ipmi://bmc:abc", "'abc' is not a port"),
         ("ipmi://bmc:٣", "is not a port"),
         ("192.168.0.1:port", "'port' is not a port"),
-        ("ipmi://[fd00::7", "Invalid IPv6"),
+        ("ipmi://[fd00::7", "an IPv6 address stands in brackets"),
         ("ipmi://[not-v6]:1", "cannot be used"),
         ("ipmi://[fd00::7]x", "is not a port"),
         ("ipmi://bmc/redfish/v1", "has no path"),

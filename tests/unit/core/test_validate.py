@@ -68,13 +68,13 @@ def test_good_hosts_have_no_faults(spec):
 REQUIRED, INVALID, FORBIDDEN = "Required value", "Invalid value", "Forbidden"
 
 BAD = [
-    ({"bmc": bmc("idrac://h")}, "spec.bmc.address", INVALID, "driver idrac:// of Metal3 is not"),
-    ({"bmc": bmc("irmc://h")}, "spec.bmc.address", INVALID, "of Metal3 is not available"),
+    ({"bmc": bmc("idrac://h")}, "spec.bmc.address", INVALID, "BMC scheme idrac:// of Metal3 is not supported"),
+    ({"bmc": bmc("irmc://h")}, "spec.bmc.address", INVALID, "of Metal3 is not supported yet"),
     (
         {"bmc": bmc("redfish-virtualmedia+http://h/x")},
         "spec.bmc.address",
         INVALID,
-        "of Metal3 is not available",
+        "of Metal3 is not supported yet",
     ),
     ({"bmc": bmc("snmp://h")}, "spec.bmc.address", INVALID, "unknown BMC scheme snmp://"),
     ({"bmc": bmc("ipmi://")}, "spec.bmc.address", INVALID, "there is no host"),

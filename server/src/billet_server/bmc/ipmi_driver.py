@@ -6,10 +6,11 @@ import logging
 from collections.abc import AsyncIterator
 
 from billet_server.bmc import ipmi_commands as commands
-from billet_server.bmc.address import PRIVILEGE_LEVELS, BmcAddress
+from billet_server.bmc.address import BmcAddress
 from billet_server.bmc.ipmi import Answer, Session, open_session
 from billet_server.bmc.ipmi_errors import Attempt, Reason, SessionError
 from billet_server.bmc.pacing import Pace, confirm_power
+from billet_server.core.bmcaddress import PRIVILEGE_LEVELS
 from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerState
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
-"""What is wrong with a BMC address, before anything is built for it (Metal3 ``spec.bmc.address``).
+"""The grammar of a BMC address (Metal3 ``spec.bmc.address``), and what is wrong with one.
 
-Accepts exactly what `billet_server.bmc.address.parse_address` accepts (a test compares them):
+Admission, the engine and the drivers (`billet_server.bmc.address`) all read it here:
 ``ipmi://host[:port]``, ``libvirt://…``, ``redfish[+http|+https]://host[:port][/path]``, and a
 bare host, which means ipmi. IPv6 addresses stand in brackets.
 """
@@ -11,12 +11,17 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 SCHEMES = ("ipmi", "libvirt", "redfish", "redfish+http", "redfish+https")
 
-_OTHER_METAL3_SCHEMES = (
-    *("ibmc", "idrac", "idrac-redfish", "idrac-virtualmedia", "ilo4", "ilo4-virtualmedia"),
-    *("ilo5", "ilo5-redfish", "ilo5-virtualmedia", "irmc", "redfish-uefihttp"),
-    "redfish-virtualmedia",
-)
-_PRIVILEGE_LEVELS = ("CALLBACK", "USER", "OPERATOR", "ADMINISTRATOR")
+METAL3_ONLY = frozenset(
+    name + transport
+    for name in ("idrac", "idrac-redfish", "idrac-virtualmedia", "redfish-virtualmedia",
+                 "redfish-uefihttp", "ilo4", "ilo4-virtualmedia", "ilo5", "ilo5-redfish",
+                 "ilo5-virtualmedia", "irmc", "ibmc")
+    for transport in ("", "+http", "+https")
+)  # fmt: skip
+"""Schemes Metal3 has or had and Billet lacks: named, so that the message can say so."""
+
+PRIVILEGE_LEVELS = {"CALLBACK": 1, "USER": 2, "OPERATOR": 3, "ADMINISTRATOR": 4}
+"""``?privilegelevel=`` words and their IPMI numbers (IPMI 2.0 table 22-28)."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
@@ -36,7 +41,7 @@ def split_scheme(address: str) -> tuple[str, str]:
     if is_ipv6(text):
         return "ipmi", f"[{text}]"
     looks_like_scheme = bool(_SCHEME.fullmatch(first)) and not rest[:1].isdigit()
-    if looks_like_scheme or first.lower() in SCHEMES or _is_other_metal3(first.lower()):
+    if looks_like_scheme or first.lower() in {*SCHEMES, *METAL3_ONLY}:
         return first.lower(), rest
     return "ipmi", text
 
@@ -45,8 +50,8 @@ def address_fault(address: str) -> str:
     """Return what is wrong with a BMC address as a sentence, "" when nothing is."""
     scheme, rest = split_scheme(address)
     if scheme not in SCHEMES:
-        if _is_other_metal3(scheme):
-            return f"the driver {scheme}:// of Metal3 is not available here; {_KNOWN}"
+        if scheme in METAL3_ONLY:
+            return f"the BMC scheme {scheme}:// of Metal3 is not supported yet; {_KNOWN}"
         return f"unknown BMC scheme {scheme}://; {_KNOWN}"
     try:
         parts = urlsplit("//" + rest)
@@ -85,10 +90,6 @@ def is_ipv6(text: str) -> bool:
     return True
 
 
-def _is_other_metal3(scheme: str) -> bool:
-    return scheme.removesuffix("+https").removesuffix("+http") in _OTHER_METAL3_SCHEMES
-
-
 def _netloc_fault(netloc: str) -> str:
     if netloc.startswith("["):
         host, _, tail = netloc[1:].partition("]")
@@ -122,7 +123,7 @@ def _ipmi_fault(parts: SplitResult) -> str:
     if parts.path not in ("", "/"):
         return f"an IPMI address has no path, but there is {parts.path!r}"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name.lower() != "privilegelevel" or value.upper() not in _PRIVILEGE_LEVELS:
-            known = ", ".join(_PRIVILEGE_LEVELS)
+        if name.lower() != "privilegelevel" or value.upper() not in PRIVILEGE_LEVELS:
+            known = ", ".join(PRIVILEGE_LEVELS)
             return f"?{name}={value} is not ?privilegelevel= with one of {known}"
     return ""
