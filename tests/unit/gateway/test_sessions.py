@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from billet_server.core.terms import HostKey
 from billet_server.gateway.agentlog import (
+    MAX_CHARS,
     MAX_FILE_BYTES,
     MAX_LINES,
     AgentLogs,
@@ -119,3 +120,14 @@ def test_a_disk_that_does_not_take_lines_costs_no_agent(tmp_path, caplog):
         logs.add(HOST, "u", Log("info", "hello", 0.0))
     assert len(logs.lines("u")) == 2
     assert caplog.text.count("kept in memory only") == 1
+
+
+def test_all_rings_together_are_bounded():
+    logs = AgentLogs()
+    line = "x" * 1990
+    hosts = MAX_CHARS // (MAX_LINES * len(line)) + 10
+    for number in range(hosts):
+        for _ in range(MAX_LINES):
+            logs.add(HOST, f"u{number}", Log("info", line, 0.0))
+    assert logs.lines("u0") == []
+    assert len(logs.lines(f"u{hosts - 1}")) == MAX_LINES

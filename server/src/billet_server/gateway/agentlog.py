@@ -12,6 +12,9 @@ log = logging.getLogger(__name__)
 
 MAX_HOSTS = 20_000
 MAX_LINES = 500
+MAX_CHARS = 64 * 1024 * 1024
+"""Of all rings together: the host that has been silent for longest is forgotten first."""
+
 MAX_LINE_CHARS = 2000
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -39,11 +42,12 @@ class AgentLogs:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._rings: OrderedDict[str, deque[str]] = OrderedDict()
+        self._chars = 0
 
     def add(self, host: HostKey, host_uid: str, entry: Log) -> None:
         """Append one line; a disk that does not take it is reported once in our own log."""
         line = render_line(entry)
-        self._ring(host_uid).append(line)
+        self._keep(host_uid, line)
         if self._folder is None:
             return
         try:
@@ -58,15 +62,17 @@ class AgentLogs:
 
     def forget(self, host_uid: str) -> None:
         """Drop a host's lines from memory; its file stays."""
-        self._rings.pop(host_uid, None)
+        self._chars -= sum(map(len, self._rings.pop(host_uid, ())))
 
-    def _ring(self, host_uid: str) -> deque[str]:
-        ring = self._rings.get(host_uid)
-        if ring is None:
-            ring = self._rings[host_uid] = deque(maxlen=MAX_LINES)
-            if len(self._rings) > MAX_HOSTS:
-                self._rings.popitem(last=False)
-        return ring
+    def _keep(self, host_uid: str, line: str) -> None:
+        ring = self._rings.setdefault(host_uid, deque())
+        self._rings.move_to_end(host_uid)
+        ring.append(line)
+        self._chars += len(line)
+        if len(ring) > MAX_LINES:
+            self._chars -= len(ring.popleft())
+        while len(self._rings) > 1 and (len(self._rings) > MAX_HOSTS or self._chars > MAX_CHARS):
+            self.forget(next(iter(self._rings)))
 
     @staticmethod
     def _append(path: Path, line: str) -> None:
