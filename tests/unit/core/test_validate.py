@@ -68,7 +68,12 @@ def test_good_hosts_have_no_faults(spec):
 REQUIRED, INVALID, FORBIDDEN = "Required value", "Invalid value", "Forbidden"
 
 BAD = [
-    ({"bmc": bmc("idrac://h")}, "spec.bmc.address", INVALID, "BMC scheme idrac:// of Metal3 is not supported"),
+    (
+        {"bmc": bmc("idrac://h")},
+        "spec.bmc.address",
+        INVALID,
+        "BMC scheme idrac:// of Metal3 is not supported",
+    ),
     ({"bmc": bmc("irmc://h")}, "spec.bmc.address", INVALID, "of Metal3 is not supported yet"),
     (
         {"bmc": bmc("redfish-virtualmedia+http://h/x")},
