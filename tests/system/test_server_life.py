@@ -1,5 +1,6 @@
 """A host's whole life, driven and judged by kubectl: the seed article's flow, word for word."""
 
+import asyncio
 import os
 import subprocess
 
@@ -107,15 +108,101 @@ def cluster(tmp_path_factory):
         server.remove()
 
 
-@pytest.mark.cluster
-async def test_whole_life_on_a_genuine_cluster(cluster, simulators, tmp_path):
+@pytest.fixture
+async def tenant(cluster, simulators, tmp_path):
+    """A user of the genuine cluster, whose server is an ordinary controller there."""
     server = Server(tmp_path, cluster.kubeconfig)
     try:
         server.start()
         async with world(server) as user:
-            await live(user, user.plug_in(Machine(simulators("ipmi"), "ipmi", server)))
+            yield user
     finally:
         status = server.stop()
     assert status == 0, server.text()
     assert "Traceback" not in server.text()
     assert PASSWORD not in server.text()
+
+
+@pytest.mark.cluster
+async def test_whole_life_on_a_genuine_cluster(tenant, simulators):
+    await live(tenant, tenant.plug_in(Machine(simulators("ipmi"), "ipmi", tenant.server)))
+
+
+@pytest.mark.cluster
+async def test_what_a_cluster_lets_in(tenant, simulators):
+    """Without our admission checks, bad fields become problems on the object."""
+    box = tenant.plug_in(Machine(simulators("ipmi"), "ipmi", tenant.server))
+    credentials, host = tenant.manifests(box)
+    host["spec"]["bmc"]["address"] = "ipmy://127.0.0.1:6230"
+    await tenant.apply(credentials, host)
+    found = await tenant.until_problem("bmc-address")
+    assert "unknown BMC scheme ipmy://" in found["status"]["errorMessage"]
+    await tenant.until_event("bmc-address")
+    await tenant.patch({"bmc": {"address": box.address}})
+    await tenant.until_state("ready")
+    await tenant.patch({"online": True, "image": {"url": "file:///etc/passwd", "checksum": "0"}})
+    found = await tenant.until_problem("image-unsupported")
+    assert "file:///etc/passwd" in found["status"]["errorMessage"]
+    await tenant.patch({"image": {"url": IMAGE, "checksum": None}})
+    await tenant.until_problem("image-missing-checksum")
+    assert box.jobs("deploy") == []
+    await tenant.patch({"image": {"url": IMAGE, "checksum": f"{IMAGE}.md5sum"}})
+    await tenant.until_state("provisioned")
+    await eventually(lambda: box.booted == [IMAGE])
+
+
+@pytest.mark.cluster
+async def test_api_stopped_and_started_again(tenant, simulators, cluster):
+    """The machine works on while the cluster is away; the server goes on when it is back."""
+    box = tenant.plug_in(Machine(simulators("redfish"), "redfish", tenant.server))
+    await tenant.register(box)
+    await tenant.until_state("ready")
+    gate = box.hold("deploy")
+    await tenant.provision()
+    await eventually(lambda: box.jobs("deploy"))
+    await asyncio.to_thread(cluster.stop)
+    gate.set()
+    await eventually(lambda: box.disk == IMAGE)
+    await asyncio.to_thread(cluster.start)
+    await tenant.until_state("provisioned")
+    assert len(box.jobs("deploy")) == 1
+    await eventually(lambda: box.booted == [IMAGE])
+
+
+async def test_server_stopped_and_started_again(user, machine, billet):
+    """SIGTERM in the middle: it ends at once and well, and the next one goes on."""
+    box = machine()
+    gate = box.hold("inspect")
+    await user.register(box)
+    await eventually(lambda: box.jobs("inspect"))
+    assert await asyncio.to_thread(billet.stop) == 0
+    gate.set()
+    await billet.restart()
+    await user.until_state("ready")
+    assert len(box.jobs("inspect")) == 1
+
+
+async def test_inspected_by_the_real_agent(user, machine, tmp_path):
+    """`billet-agent` as a program, its settings read from the kernel line of the boot script."""
+    box = machine("redfish")
+    box.agent_command = ("--sysroot", str(tmp_path))
+    for name, text in {
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Gold 6130\n",
+        "proc/meminfo": "MemTotal:  16000000 kB\nMemAvailable:  8000000 kB\n",
+        "sys/class/dmi/id/sys_vendor": "Dell Inc.\n",
+        "sys/class/dmi/id/product_name": "PowerEdge R640\n",
+        "sys/block/vda/size": "16777216\n",
+        "sys/block/vda/queue/rotational": "1\n",
+        "sys/class/net/eno1/address": f"{box.mac}\n",
+        "sys/class/net/eno1/device/vendor": "0x14e4\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    await user.register(box)
+    host = await user.until_state("ready")
+    hardware = host["status"]["hardware"]
+    assert hardware["systemVendor"]["productName"] == "PowerEdge R640"
+    assert hardware["cpu"]["model"] == "Intel(R) Xeon(R) Gold 6130"
+    assert hardware["storage"][0]["sizeBytes"] == 8 << 30
+    assert [nic["mac"] for nic in hardware["nics"]] == [box.mac]
+    await user.until_off()
