@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from billet_server.boot.http import BootHttp
-from billet_server.core.bootplan import BootPlan, DiskBoot, RamdiskBoot
+from billet_server.core.bootplan import AskAgain, BootPlan, DiskBoot, RamdiskBoot
 from billet_server.core.ratelimit import MAX_PEERS, RateLimit
 from billet_server.core.terms import HostKey
 from billet_server.errors import BootError
@@ -88,6 +88,14 @@ async def test_a_host_meant_to_netboot_gets_its_ramdisk(http, directory):
     assert b"billet.token=T" in body
     assert headers["Cache-Control"] == "no-store"
     assert directory.seen == [(MAC, "script", "ramdisk for metal/node-1")]
+
+
+async def test_a_server_that_knows_nothing_yet_asks_for_patience(http, directory):
+    directory.plans[MAC] = AskAgain("the server has just started")
+    for path in ("/boot/script", "/boot/n0nce/vmlinuz"):
+        status, body, _ = await get(http, f"{path}?mac={MAC}")
+        assert (status, body) == (503, b"the server has just started; ask again.\n")
+    assert directory.seen == []
 
 
 async def test_an_unknown_machine_goes_to_its_disk(http, directory):

@@ -21,7 +21,7 @@ from billet_server.boot.ipxe import (
     render_disk,
     render_ramdisk,
 )
-from billet_server.core.bootplan import BootPlan, DiskBoot, RamdiskBoot
+from billet_server.core.bootplan import AskAgain, DiskBoot, RamdiskBoot
 from billet_server.core.ratelimit import RateLimit
 from billet_server.errors import BootError
 from billet_server.ports import BootDirectory, BootStage
@@ -132,7 +132,10 @@ class BootHttp:
         except InvalidMac as error:
             log.warning("script asked for by %s: %s", request.remote, error)
             return _text(render_disk(DiskBoot(f"the boot server was asked wrongly, {error}")))
-        script, detail = _answer(self._directory.boot_plan(mac), mac)
+        plan = self._directory.boot_plan(mac)
+        if isinstance(plan, AskAgain):
+            return _text(f"{plan.reason}; ask again.\n", 503)
+        script, detail = _answer(plan, mac)
         self._seen(mac, "script", detail)
         return _text(script)
 
@@ -146,6 +149,8 @@ class BootHttp:
         except InvalidMac:
             return _text(_STALE, 404)
         plan = self._directory.boot_plan(mac)
+        if isinstance(plan, AskAgain):
+            return _text(f"{plan.reason}; ask again.\n", 503)
         asked = request.match_info["nonce"].encode()
         if not isinstance(plan, RamdiskBoot) or not hmac.compare_digest(plan.nonce.encode(), asked):
             log.warning("%s asked for %s of a boot of %s that is over", request.remote, name, mac)
@@ -194,7 +199,7 @@ class _CountedFile(web.FileResponse):
         return writer
 
 
-def _answer(plan: BootPlan, mac: str) -> tuple[str, str]:
+def _answer(plan: RamdiskBoot | DiskBoot, mac: str) -> tuple[str, str]:
     if isinstance(plan, RamdiskBoot):
         try:
             return render_ramdisk(plan, mac), f"ramdisk for {plan.host}"

@@ -1,4 +1,4 @@
-"""What a machine that asks the boot services gets: the ramdisk, or its own disk.
+"""What a machine that asks the boot services gets: the ramdisk, its own disk, or patience.
 
 Pure: the plan is derived from the host's object on every request, so no boot state can go
 stale and a restarted server answers the same.
@@ -27,7 +27,13 @@ class DiskBoot(NamedTuple):
     reason: str
 
 
-BootPlan = RamdiskBoot | DiskBoot
+class AskAgain(NamedTuple):
+    """Not known yet: the machine is to ask again in a moment, never to go on to its disk."""
+
+    reason: str
+
+
+BootPlan = RamdiskBoot | DiskBoot | AskAgain
 
 
 def check_argument(argument: str) -> str:

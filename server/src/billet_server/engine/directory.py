@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from billet_server import errors
 from billet_server.core.booting import NETBOOT_PURPOSES
-from billet_server.core.bootplan import BootPlan, DiskBoot, RamdiskBoot
+from billet_server.core.bootplan import AskAgain, BootPlan, DiskBoot, RamdiskBoot
 from billet_server.core.host import Host, parse_host
 from billet_server.core.states import State, read_state
 from billet_server.engine.controller import Controller
@@ -77,6 +77,8 @@ class Directory:
 
     def boot_plan(self, mac: str) -> BootPlan:
         """See `ports.BootDirectory`."""
+        if not self._controller.hosts.synced.is_set():
+            return AskAgain("the server has just started and reads its hosts")
         hosts = self._controller.find_by_mac(mac)
         if not hosts:
             return DiskBoot(f"no host has the MAC {mac}")
