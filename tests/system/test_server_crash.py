@@ -12,7 +12,6 @@ def box(request, machine) -> Machine:
     return machine(getattr(request, "param", "ipmi"))
 
 
-both = pytest.mark.parametrize("box", ["ipmi", "redfish"], indirect=True)
 redfish = pytest.mark.parametrize("box", ["redfish"], indirect=True)
 
 
@@ -69,7 +68,7 @@ async def test_ready(user, box, billet):
     assert len(box.jobs("inspect")) == 1
 
 
-@both
+@redfish
 async def test_provisioning(user, box, billet):
     await to_ready(user, box)
     await user.until_off()
