@@ -109,9 +109,6 @@ class Link:
             *firmware_args(firmware, nvram),
             *accel_args("tcg"),
             *("-m", "512", "-smp", "1", "-device", "virtio-rng-pci"),
-            # OVMF else tries the network by IPv6 for minutes before the next boot entry.
-            *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
-            *("-fw_cfg", "name=opt/org.tianocore/IPv6Support,string=n"),
             *("-serial", f"file:{self.folder / 'serial'}"),
             *("-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no"),
             *("-device", f"virtio-net-pci,netdev=net0,mac={MAC},bootindex=0{rom}"),
