@@ -210,7 +210,7 @@ async def test_a_closed_driver_logs_in_again(world):
 async def test_an_address_of_no_known_scheme_is_refused_before_anything_is_sent(world):
     with pytest.raises(BmcAddressError) as caught:
         world.open(address="gopher://127.0.0.1")
-    assert "'gopher'" in str(caught.value)
+    assert "unknown BMC scheme gopher://" in str(caught.value)
     assert "redfish+https://" in str(caught.value)
 
 

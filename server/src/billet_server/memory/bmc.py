@@ -1,11 +1,11 @@
 """The in-memory twin of `ports.Bmcs`: scripted machines, injected failures, records of it all."""
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from billet_server.core.bmcaddress import address_fault
 from billet_server.core.terms import BootDevice, BootMode, PowerState
 from billet_server.errors import (
     BmcAddressError,
@@ -16,8 +16,6 @@ from billet_server.errors import (
     BmcUnsupported,
 )
 from billet_server.ports import Bmc, BmcTarget
-
-_SCHEMES = ("ipmi", "libvirt", "redfish", "redfish+http", "redfish+https")
 
 
 class BootChoice(NamedTuple):
@@ -92,11 +90,10 @@ class MemoryBmcs:
 
     def open(self, target: BmcTarget) -> Bmc:
         """Return a driver. Raises BmcAddressError for a scheme no driver has."""
-        scheme = target.address.partition("://")[0] if "://" in target.address else "ipmi"
-        if scheme not in _SCHEMES or not re.search(r"[\w\]]", target.address):
-            known = ", ".join(f"{name}://" for name in _SCHEMES)
-            message = f"The BMC address has the unknown scheme {scheme!r}. Known schemes: {known}."
-            raise BmcAddressError(message, "read the BMC address")
+        if fault := address_fault(target.address):
+            raise BmcAddressError(
+                f"The BMC address cannot be used: {fault}", "read the BMC address"
+            )
         self.opened.append(target)
         lane = self._lanes.setdefault(target.address, asyncio.Lock())
         return MemoryBmc(self, target, lane)
