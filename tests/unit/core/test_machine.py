@@ -195,6 +195,20 @@ def test_machine_that_never_asks_is_named_and_tried_again():
     assert world.status.error_count == 0
 
 
+def test_power_lost_before_the_first_call_is_named_within_a_minute():
+    world = World(netboots=False)
+    world.run(lambda: world.status.boot is not None and world.status.boot.started_at is not None)
+    world.lose_agent(power=PowerState.OFF)
+    before = world.now
+    world.run(lambda: world.status.problem is not None)
+    assert world.status.problem.id == "boot-power-off"
+    assert world.status.powered_on is False
+    assert world.now - before < timedelta(seconds=60)
+    world.netboots = True
+    world.run()
+    assert world.state is State.READY
+
+
 @pytest.mark.parametrize("heals", [True, False])
 def test_agent_problem_reaches_the_object(heals):
     world = ready()

@@ -27,6 +27,7 @@ NETBOOT_PURPOSES = frozenset({"inspect", "provision", "deprovision", IDLE})
 StartJob = StartInspect | StartClean | StartDeploy | StartHandOver
 
 _LOST_POWER_POLL = timedelta(seconds=10)
+_BOOT_POWER_POLL = timedelta(seconds=20)
 _WHOLE_SECONDS = timedelta(seconds=2)
 
 _RESTARTED = (
@@ -219,12 +220,21 @@ def _wait_for_first_call(turn: Turn, boot: Boot, error_type: str) -> None:
     if rival is not None and boot.agent_id:
         until = min(until, rival + timedelta(seconds=rules.agent_return_s))
         fault = Fault("agent-lost", f"{key}: {_RESTARTED}")
+    power = turn.seen.power
+    if power is not None and power.at > began and power.state is PowerState.OFF:
+        turn.status.powered_on = False
+        fault = Fault("boot-power-off", f"{key}: the power went off while the machine was booting")
+        until = turn.exact_now
     if turn.exact_now >= until:
         turn.status.boot = None
         turn.fail(fault, error_type)
         return
     turn.progress(step, text)
     turn.wait(step, text, "machine", until)
+    stale = power is None or turn.exact_now - power.at >= _BOOT_POWER_POLL
+    if stale and turn.outcome(ReadPower) is None:
+        turn.ask(ReadPower())
+    turn.look_again(_BOOT_POWER_POLL.total_seconds())
 
 
 def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:

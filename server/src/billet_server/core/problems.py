@@ -117,6 +117,11 @@ CATALOGUE: dict[str, ProblemKind] = {
         "another DHCP server may have answered first; look at the machine's screen",
         heals=True,
     ),
+    "boot-power-off": ProblemKind(
+        "the power went off while the machine was booting into the ramdisk",
+        "look at the machine's power supply and its BMC's log; it is booted again",
+        heals=True,
+    ),
     "agent-silent": ProblemKind(
         "the ramdisk was fetched but its agent did not call",
         "look at the machine's screen or serial console: it says why",

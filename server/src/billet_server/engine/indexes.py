@@ -57,6 +57,8 @@ def elder(others: Iterable[Object], key: HostKey) -> str:
     return str(key_of(oldest))
 
 
-def _age(obj: Object) -> tuple[str, str]:
-    meta = obj["metadata"]
-    return str(meta.get("creationTimestamp", "")), str(meta.get("uid", ""))
+def _age(obj: Object) -> tuple[str, bool, str]:
+    # Creation times are whole seconds: of two made in one, the one already at work is the elder.
+    meta, status = obj["metadata"], obj.get("status") or {}
+    working = bool(status.get("goodCredentials")) if isinstance(status, dict) else False
+    return str(meta.get("creationTimestamp", "")), not working, str(meta.get("uid", ""))
