@@ -44,7 +44,7 @@ def test_disks_come_first_unless_the_network_is_asked_for(target, disks, expecte
 
 def test_bios_and_uefi_take_different_firmware():
     bios, uefi = line(job()), line(job(firmware="uefi"))
-    assert "q35,graphics=off" in bios
+    assert "q35,hpet=off,graphics=off" in bios
     assert "pflash" not in bios
     assert "OVMF_CODE_4M.fd" in uefi
     assert "file=/d/nvram,,1.fd" in uefi  # a comma is doubled
