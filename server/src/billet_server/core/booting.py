@@ -231,10 +231,7 @@ def _wait_for_first_call(turn: Turn, boot: Boot, error_type: str) -> None:
         return
     turn.progress(step, text)
     turn.wait(step, text, "machine", until)
-    stale = power is None or turn.exact_now - power.at >= _BOOT_POWER_POLL
-    if stale and turn.outcome(ReadPower) is None:
-        turn.ask(ReadPower())
-    turn.look_again(_BOOT_POWER_POLL.total_seconds())
+    _poll_power(turn, _BOOT_POWER_POLL)
 
 
 def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
@@ -260,10 +257,16 @@ def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
         turn.fail(Fault("agent-lost", text), error_type)
         return
     turn.wait("agent-return", "the agent's connection is lost; it may come back", "machine", until)
-    stale = power is None or turn.exact_now - power.at >= _LOST_POWER_POLL
+    _poll_power(turn, _LOST_POWER_POLL)
+
+
+def _poll_power(turn: Turn, every: timedelta) -> None:
+    """Keep the power reading at most ``every`` old while the machine is silent."""
+    power = turn.seen.power
+    stale = power is None or turn.exact_now - power.at >= every
     if stale and turn.outcome(ReadPower) is None:
         turn.ask(ReadPower())
-    turn.look_again(_LOST_POWER_POLL.total_seconds())
+    turn.look_again(every.total_seconds())
 
 
 def _mirror(turn: Turn, report: JobReport, until: datetime) -> None:
