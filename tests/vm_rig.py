@@ -138,7 +138,7 @@ async def rig(
             directory,
             RAMDISK,
             namespace=manifests.NAMESPACE,
-            arguments=("--power-poll", "10"),
+            arguments=("--power-poll", "10", "--agent-call-timeout", "180"),
         ) as server:
             await server.start()
             yield Rig(lab, server)

@@ -36,6 +36,7 @@ class Inputs(NamedTuple):
     kernel_arguments: tuple[str, ...] = ()
     state_names: str = "seed"
     boot_timeout_s: float = 900.0
+    agent_call_s: float = 600.0
     power_poll_s: float = 60.0
     retry_base_s: float = 10.0
     agent_lost_s: float = 60.0
@@ -105,6 +106,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         faults.append(f"--workers {inputs.workers} is not between 1 and 1024")
     for label, seconds in (
         ("--boot-timeout", inputs.boot_timeout_s),
+        ("--agent-call-timeout", inputs.agent_call_s),
         ("--power-poll", inputs.power_poll_s),
         ("--agent-lost", inputs.agent_lost_s),
         ("--hand-over-timeout", inputs.hand_over_s),
@@ -141,6 +143,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         rules=Rules(
             ready_word="ready" if inputs.state_names == "seed" else "available",
             boot_request_s=inputs.boot_timeout_s,
+            agent_call_s=inputs.agent_call_s,
             power_poll_s=inputs.power_poll_s,
             retry_base_s=inputs.retry_base_s,
             agent_lost_s=inputs.agent_lost_s,

@@ -124,7 +124,7 @@ class Demo:
                 options.directory,
                 options.ramdisk_dir,
                 namespace=manifests.NAMESPACE,
-                arguments=("--power-poll", "10"),
+                arguments=("--power-poll", "10", "--agent-call-timeout", "180"),
             )
         )
         self._server = server

@@ -10,11 +10,11 @@ from billet_agent.tools import ToolError, Tools
 Action = Literal["reboot", "power-off"]
 
 _COMMANDS: dict[Action, tuple[tuple[str, ...], ...]] = {
-    "reboot": (("systemctl", "reboot", "--force"), ("reboot", "-f"), ("reboot", "-f", "-f")),
+    "reboot": (("reboot", "-f", "-f"), ("systemctl", "reboot", "--force"), ("reboot", "-f")),
     "power-off": (
+        ("poweroff", "-f", "-f"),
         ("systemctl", "poweroff", "--force"),
         ("poweroff", "-f"),
-        ("poweroff", "-f", "-f"),
     ),
 }
 _TOOL_S = 20.0
@@ -29,10 +29,11 @@ def leave(
     sync: Callable[[], None] = os.sync,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Sync, then try one command after the other, each harder; returns if none of them works.
+    """Sync, then try one command after the other; returns if none of them works.
 
-    Nothing in the ramdisk is worth an orderly stop, so services are killed at once (--force):
-    it saves seconds on every deploy.
+    Nothing in the ramdisk is worth an orderly stop, so the kernel is asked first (reboot(8) with
+    two -f): the system manager would wait its whole stop time for this very process, which stays
+    alive to try the next command.
     """
     sync()
     for command in _COMMANDS[action]:

@@ -79,6 +79,14 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="From power-on to the first DHCP request.",
 )
 @click.option(
+    "--agent-call-timeout",
+    "agent_call_s",
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From the boot script to the agent's first call.",
+)
+@click.option(
     "--power-poll",
     "power_poll_s",
     default=60.0,
