@@ -93,6 +93,12 @@ ExecStart=
 ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --any --timeout=20
 """
 
+SYSCTL = """\
+# Asking whether another machine has our IPv6 address takes two seconds of each boot; the address is
+# made from the MAC, and the lab gives each machine its own.
+net.ipv6.conf.default.dad_transmits = 0
+"""
+
 BARRED_MODULES = (
     "kvm",
     "kvm_intel",
@@ -152,6 +158,7 @@ def files(layout: Layout) -> dict[str, str]:
         "etc/cloud/ds-identify.cfg": "policy: enabled\n",
         "etc/systemd/network/90-dhcp.network": NETWORK,
         "etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf": WAIT_ONLINE,
+        "etc/sysctl.d/50-billet.conf": SYSCTL,
         "etc/initramfs-tools/conf.d/billet": "MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\n",
         "etc/initramfs-tools/modules": "".join(f"{name}\n" for name in INITRAMFS_MODULES),
         "etc/modprobe.d/billet.conf": "".join(f"blacklist {name}\n" for name in BARRED_MODULES),
