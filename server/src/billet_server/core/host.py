@@ -19,8 +19,6 @@ from billet_server.core.terms import BootMode, HostKey
 from billet_wire import RootDeviceHints
 
 FINALIZER = "baremetalhost.metal3.io"
-PAUSED = "baremetalhost.metal3.io/paused"
-INSPECT = "inspect.metal3.io"
 
 
 class Bmc(msgspec.Struct, frozen=True, rename="camel"):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from billet_server.core.annotations import DETACHED
 from billet_server.core.bmcaddress import address_fault, split_scheme
 
 Json = Mapping[str, Any]
@@ -21,7 +22,6 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _DEVICE = re.compile(r"/dev/(disk/by-path/)?[^/\s]+")
 _DIGEST = re.compile(r"[0-9A-Fa-f]+")
 _DIGEST_LENGTHS = {"md5": (32,), "sha256": (64,), "sha512": (128,), "auto": (32, 64, 128)}
-_DETACHED = "baremetalhost.metal3.io/detached"
 
 # As Metal3: the address may change while registering, and while the host is detached.
 _ADDRESS_MAY_CHANGE = ("", "unmanaged", "registering")
@@ -170,10 +170,10 @@ def _change_faults(new: Json, old: Json) -> Iterator[Fault]:
     state = _text(_part(_part(old, "status"), "provisioning"), "state")
     annotations = _part(_part(old, "metadata"), "annotations")
     is_detached = _part(old, "status").get("operationalStatus") == "detached"
-    if state not in _ADDRESS_MAY_CHANGE and not is_detached and _DETACHED not in annotations:
+    if state not in _ADDRESS_MAY_CHANGE and not is_detached and DETACHED not in annotations:
         rule = (
             f"may not change while the host is {state}; only while it is registering, "
-            f"or detached (annotation {_DETACHED})"
+            f"or detached (annotation {DETACHED})"
         )
         yield Fault("spec.bmc.address", _FORBIDDEN, rule)
 

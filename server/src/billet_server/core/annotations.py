@@ -1,0 +1,16 @@
+"""Annotation keys that people and other controllers drive a host with, beyond ``spec``.
+
+Metal3's keep their meaning (its book, "BareMetalHost annotations"); ours begin with
+``billet.dev/``.
+"""
+
+PAUSED = "baremetalhost.metal3.io/paused"
+DETACHED = "baremetalhost.metal3.io/detached"
+STATUS = "baremetalhost.metal3.io/status"
+REBOOT = "reboot.metal3.io"
+"""Alone, or with ``/key`` appended: then held until the client removes it."""
+INSPECT = "inspect.metal3.io"
+HARDWARE_DETAILS = "inspect.metal3.io/hardwaredetails"
+
+RETRY = "billet.dev/retry"
+"""Retry now whatever waits for its next attempt; taken off again by the server."""
