@@ -194,6 +194,10 @@ class World:
                 self.finalizers = (*self.finalizers, FINALIZER)
             case ask.RemoveFinalizer():
                 self.finalizers, self.gone = (), True
+            case ask.RemoveAnnotations():
+                for key, value in effect.values:
+                    if self.annotations.get(key) == value:
+                        del self.annotations[key]
             case ask.PutHardwareData():
                 pass
             case ask.ForgetAgent():

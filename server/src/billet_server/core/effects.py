@@ -20,6 +20,17 @@ class RemoveFinalizer(NamedTuple):
     """Take our finalizer off; the object then goes away."""
 
 
+class RemoveAnnotations(NamedTuple):
+    """Take annotations off; one whose value is no longer the one given here stays."""
+
+    values: tuple[tuple[str, str], ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The annotations' keys."""
+        return tuple(key for key, _ in self.values)
+
+
 class CheckBmc(NamedTuple):
     """Try this Secret version at this address; the outcome carries the power state."""
 
@@ -106,6 +117,7 @@ class ForgetAgent(NamedTuple):
 Effect = (
     AddFinalizer
     | RemoveFinalizer
+    | RemoveAnnotations
     | CheckBmc
     | ReadPower
     | PowerOn

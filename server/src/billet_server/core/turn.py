@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from billet_server.core import host as hosts
 from billet_server.core import problems
 from billet_server.core.backoff import retry_delay
-from billet_server.core.effects import Effect, Outcome
+from billet_server.core.effects import Effect, Outcome, RemoveAnnotations
 from billet_server.core.host import Host, ProblemStatus, Progress, Status, Waiting
 from billet_server.core.seen import Rules, Seen
 from billet_server.core.states import State, is_legal, read_state
@@ -88,6 +88,11 @@ class Turn:
         """Ask for an effect; at most one in a step."""
         assert self.effect is None, (self.effect, effect)
         self.effect = effect
+
+    def remove_annotations(self, *keys: str) -> None:
+        """Ask for annotations to be taken off, as they are now: what is set meanwhile stays."""
+        found = self.host.annotations
+        self.ask(RemoveAnnotations(tuple((key, found[key]) for key in keys if key in found)))
 
     def outcome(self, kind: type[EffectT]) -> tuple[EffectT, Outcome] | None:
         """Return the last effect and its outcome when it was of this kind."""

@@ -70,6 +70,9 @@ _AT_BMC = (
 )
 
 
+_ON_OBJECT = (ask.AddFinalizer, ask.RemoveFinalizer, ask.RemoveAnnotations)
+
+
 class _Errand(NamedTuple):
     """An effect that was decided on and whose status is written."""
 
@@ -106,7 +109,7 @@ class Controller:
         self.hosts.add_index("secret", indexes.secrets)
         self.secrets = Informer(api, SECRET, clock=clock, on_change=self._secret_changed)
         self._recorder = Recorder(api, clock)
-        self._performer = Performer(api, bmcs, agents, self.secrets.get)
+        self._performer = Performer(api, bmcs, agents, self.secrets.get, self.hosts.note_written)
         self._bmc_places = asyncio.Semaphore(BMC_EFFECTS)
         self._soft_off_places = asyncio.Semaphore(SOFT_OFF_EFFECTS)
 
@@ -321,7 +324,7 @@ class Controller:
 
     async def _perform(self, errand: _Errand) -> None:
         host, memo = errand.host, errand.memo
-        if isinstance(errand.effect, ask.AddFinalizer | ask.RemoveFinalizer):
+        if isinstance(errand.effect, _ON_OBJECT):
             # The status was just written: guards of further writes need the new version.
             current = self.hosts.get(*host.key)
             host = parse_host(current) if current is not None else host

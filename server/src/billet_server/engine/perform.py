@@ -6,6 +6,7 @@ errors pass (they are the engine's own trouble, retried by the queue, never the 
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from billet_server import errors
@@ -36,10 +37,21 @@ EFFECT_DEADLINE_S: Final = 600.0
 
 
 class Performer:
-    """Turns effects into calls. ``get_secret(namespace, name)`` reads the Secret cache."""
+    """Turns effects into calls. ``get_secret(namespace, name)`` reads the Secret cache.
 
-    def __init__(self, api: KubeApi, bmcs: Bmcs, agents: AgentLink, get_secret: GetSecret) -> None:
+    ``note_written`` is told of a host that goes on after a write, so that the next pass sees it.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        bmcs: Bmcs,
+        agents: AgentLink,
+        get_secret: GetSecret,
+        note_written: Callable[[Object], None] = lambda _: None,
+    ) -> None:
         self._api, self._bmcs, self._agents, self._get_secret = api, bmcs, agents, get_secret
+        self._note_written = note_written
 
     async def perform(
         self, effect: ask.Effect, host: Host, credentials: Credentials | None
@@ -78,6 +90,8 @@ class Performer:
                 await self._agents.forget(host.uid)
                 left = [name for name in host.finalizers if name != FINALIZER]
                 await self._set_finalizers(host, left)
+            case ask.RemoveAnnotations():
+                await self._remove_annotations(host, effect.values)
             case ask.PutHardwareData():
                 await self._put_hardware(host, effect.hardware)
             case ask.ForgetAgent():
@@ -140,6 +154,16 @@ class Performer:
             BARE_METAL_HOST, host.key.namespace, host.key.name, {"metadata": meta}
         )
 
+    async def _remove_annotations(self, host: Host, values: tuple[tuple[str, str], ...]) -> None:
+        gone = {key: None for key, value in values if host.annotations.get(key) == value}
+        if not gone:
+            return
+        meta: Object = {"annotations": gone, "resourceVersion": host.resource_version}
+        written = await self._api.patch(
+            BARE_METAL_HOST, host.key.namespace, host.key.name, {"metadata": meta}
+        )
+        self._note_written(written)
+
     async def _put_hardware(self, host: Host, hardware: dict[str, Any]) -> None:
         owner = {
             "apiVersion": BARE_METAL_HOST.api_version,
@@ -188,6 +212,8 @@ def describe(effect: ask.Effect) -> str:
     """Return an effect in words for logs: nothing large, nothing secret."""
     if isinstance(effect, ask.PutHardwareData):
         return "PutHardwareData"
+    if isinstance(effect, ask.RemoveAnnotations):
+        return f"RemoveAnnotations({', '.join(effect.keys)})"
     if isinstance(effect, ask.StartDeploy):
         return f"StartDeploy({effect.job_id})"
     if isinstance(effect, ask.NetworkBoot):
