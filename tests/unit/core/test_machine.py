@@ -41,7 +41,7 @@ def kinds(world: World) -> set[str]:
 def test_registers_inspects_and_rests_powered_off():
     world = ready()
     world.run()
-    assert world.states == ["", "registering", "inspecting", "ready"]
+    assert world.states == ["", "registering", "inspecting", "preparing", "ready"]
     assert world.power is PowerState.OFF
     assert world.status.powered_on is False
     assert world.status.hardware["cpu"]["flags"] == ["avx", "sse"]

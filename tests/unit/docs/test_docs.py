@@ -228,7 +228,7 @@ def test_status_additions_are_listed_field_by_field():
 def test_events_are_those_of_the_code():
     rows = table(section(page("docs/reference.md"), "Events"))
     noted = set(re.findall(r'note\(\s*"([A-Za-z]+)"', CORE))
-    kinds = (turn.REGISTRATION, turn.INSPECTION, turn.PROVISIONING, turn.POWER)
+    kinds = (turn.REGISTRATION, turn.INSPECTION, turn.PREPARATION, turn.PROVISIONING, turn.POWER)
     errors = {"".join(word.capitalize() for word in kind.split()) for kind in kinds}
     assert {names(row[0])[0] for row in rows} == noted | errors
 

@@ -13,7 +13,7 @@ def delete(turn: Turn) -> None:
     match turn.state:
         case State.NONE | State.UNMANAGED | State.REGISTERING:
             turn.go(State.DELETING)
-        case State.INSPECTING | State.READY | State.EXTERNALLY_PROVISIONED:
+        case State.INSPECTING | State.PREPARING | State.READY | State.EXTERNALLY_PROVISIONED:
             turn.go(State.POWERING_OFF)
         case State.PROVISIONING | State.PROVISIONED:
             turn.go(State.DEPROVISIONING)

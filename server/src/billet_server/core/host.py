@@ -64,6 +64,8 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     hardware_profile: str = ""
     inspection_mode: str | None = None
     disable_power_off: bool = False
+    raid: dict[str, Any] | None = None
+    firmware: dict[str, Any] | None = None
 
     @property
     def wanted_image(self) -> Image | None:
@@ -95,13 +97,18 @@ class CredentialsStatus(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Provisioning(msgspec.Struct, rename="camel", omit_defaults=True):
-    """Metal3 ``status.provisioning``; ``image`` is what the disk holds, set on proof only."""
+    """Metal3 ``status.provisioning``; ``image`` is what the disk holds, set on proof only.
+
+    ``raid`` and ``firmware`` are what Metal3 applied before it left the host to us.
+    """
 
     state: str = msgspec.field(default="")
     id: str = msgspec.field(name="ID", default="")
     image: Image | None = None
     root_device_hints: RootDeviceHints | None = None
     boot_mode: str | None = None
+    raid: dict[str, Any] | None = None
+    firmware: dict[str, Any] | None = None
 
 
 class Progress(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -269,7 +276,7 @@ def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
         if key in new:
             if key not in old:
                 patch[key] = new[key]
-            elif old[key] != new[key]:
+            elif _differ(old[key], new[key]):
                 patch[key] = _difference(old[key], new[key])
         elif old.get(key) is not None:
             patch[key] = None
@@ -310,9 +317,14 @@ def _difference(old: Any, new: Any) -> Any:
     for key, value in new.items():
         if key not in old:
             patch[key] = value
-        elif old[key] != value:
+        elif _differ(old[key], value):
             patch[key] = _difference(old[key], value)
     return patch
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Whether the values differ in more than nulls, which Metal3's objects are full of."""
+    return bool(old != new and _without_nulls(old) != new)
 
 
 def _without_nulls(value: Any) -> Any:

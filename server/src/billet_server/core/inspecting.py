@@ -44,4 +44,4 @@ def _inspected(turn: Turn, saved: PutHardwareData) -> None:
     if status.boot is not None:
         status.boot.purpose = IDLE
     turn.note("InspectionComplete", "the hardware is in status.hardware and HardwareData")
-    turn.go(State.READY)
+    turn.go(State.PREPARING)

@@ -19,6 +19,7 @@ from billet_server.core.effects import AddFinalizer, ForgetAgent
 from billet_server.core.host import FINALIZER, Host, Period
 from billet_server.core.inspecting import inspect
 from billet_server.core.preflight import ERROR_TYPES, credentials, preflight
+from billet_server.core.preparing import prepare
 from billet_server.core.problems import Fault
 from billet_server.core.provisioning import deprovision, provision
 from billet_server.core.registering import register, unmanaged
@@ -84,6 +85,8 @@ def _act(turn: Turn) -> None:
     match turn.state:
         case State.INSPECTING:
             inspect(turn)
+        case State.PREPARING:
+            prepare(turn)
         case State.READY:
             ready(turn)
         case State.PROVISIONING:

@@ -7,12 +7,13 @@ from billet_server.core.host import CredentialsStatus, SecretReference
 from billet_server.core.problems import Fault
 from billet_server.core.states import State
 from billet_server.core.terms import PowerState
-from billet_server.core.turn import INSPECTION, PROVISIONING, REGISTRATION, Turn
+from billet_server.core.turn import INSPECTION, PREPARATION, PROVISIONING, REGISTRATION, Turn
 
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 ERROR_TYPES = {
     State.INSPECTING: INSPECTION,
+    State.PREPARING: PREPARATION,
     State.PROVISIONING: PROVISIONING,
     State.DEPROVISIONING: PROVISIONING,
 }

@@ -208,6 +208,12 @@ CATALOGUE: dict[str, ProblemKind] = {
     "boot-entry": ProblemKind(
         "the firmware's boot order could not be set", "look at the evidence", heals=True
     ),
+    "preparation-unsupported": ProblemKind(
+        "the host is to be prepared in a way that Billet does not know",
+        "remove spec.raid and spec.firmware; make RAID volumes and firmware settings with the"
+        " vendor's tools, and choose the volume by spec.rootDeviceHints",
+        heals=False,
+    ),
     "user-data-missing": ProblemKind(
         "a Secret for the config drive does not exist",
         "create it, or correct spec.userData/networkData/metaData; the host goes on by itself",

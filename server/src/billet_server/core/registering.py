@@ -39,7 +39,7 @@ def register(turn: Turn) -> None:
     elif spec.inspection_mode == "disabled" or turn.host.annotations.get(INSPECT) == "disabled":
         status.hardware_profile = spec.hardware_profile or "unknown"
         turn.note("InspectionSkipped", "inspection is disabled")
-        turn.go(State.READY)
+        turn.go(State.PREPARING)
     else:
         status.operation_history.inspect = Period(start=turn.now)
         turn.note("InspectionStarted", "the ramdisk will report the hardware")

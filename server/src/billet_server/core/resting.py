@@ -3,6 +3,7 @@
 from billet_server.core.host import Period
 from billet_server.core.images import same_image
 from billet_server.core.power import keep_power
+from billet_server.core.preparing import unsupported
 from billet_server.core.states import State
 from billet_server.core.turn import Turn
 
@@ -13,6 +14,9 @@ def ready(turn: Turn) -> None:
     if spec.externally_provisioned:
         turn.status.boot = None
         turn.go(State.EXTERNALLY_PROVISIONED)
+        return
+    if unsupported(turn) is not None:
+        turn.go(State.PREPARING)
         return
     if spec.wanted_image is not None and spec.online:
         turn.status.provisioning.id = ""

@@ -14,6 +14,7 @@ class State(enum.StrEnum):
     UNMANAGED = "unmanaged"
     REGISTERING = "registering"
     INSPECTING = "inspecting"
+    PREPARING = "preparing"
     READY = "ready"
     PROVISIONING = "provisioning"
     PROVISIONED = "provisioned"
@@ -28,15 +29,22 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     _S.NONE: frozenset({_S.UNMANAGED, _S.REGISTERING, _S.DELETING}),
     _S.UNMANAGED: frozenset({_S.REGISTERING, _S.DELETING}),
     _S.REGISTERING: frozenset(
-        {_S.INSPECTING, _S.READY, _S.EXTERNALLY_PROVISIONED, _S.UNMANAGED, _S.DELETING}
+        {_S.INSPECTING, _S.PREPARING, _S.EXTERNALLY_PROVISIONED, _S.UNMANAGED, _S.DELETING}
     ),
-    _S.INSPECTING: frozenset({_S.READY, _S.POWERING_OFF}),
+    _S.INSPECTING: frozenset({_S.PREPARING, _S.POWERING_OFF}),
+    _S.PREPARING: frozenset({_S.READY, _S.POWERING_OFF}),
     _S.READY: frozenset(
-        {_S.INSPECTING, _S.PROVISIONING, _S.EXTERNALLY_PROVISIONED, _S.POWERING_OFF}
+        {
+            _S.INSPECTING,
+            _S.PREPARING,
+            _S.PROVISIONING,
+            _S.EXTERNALLY_PROVISIONED,
+            _S.POWERING_OFF,
+        }
     ),
     _S.PROVISIONING: frozenset({_S.PROVISIONED, _S.DEPROVISIONING}),
     _S.PROVISIONED: frozenset({_S.DEPROVISIONING}),
-    _S.EXTERNALLY_PROVISIONED: frozenset({_S.INSPECTING, _S.PROVISIONED, _S.POWERING_OFF}),
+    _S.EXTERNALLY_PROVISIONED: frozenset({_S.PROVISIONED, _S.POWERING_OFF}),
     _S.DEPROVISIONING: frozenset({_S.READY, _S.POWERING_OFF}),
     _S.POWERING_OFF: frozenset({_S.DELETING}),
     _S.DELETING: frozenset(),
@@ -44,8 +52,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 SYNONYMS = {
     "available": State.READY,
-    "match profile": State.INSPECTING,
-    "preparing": State.READY,
+    # Of 2019: the hardware was known, and its profile was being chosen.
+    "match profile": State.PREPARING,
     # States of 2019 that left nothing of value on the disk: the host starts over.
     "registration error": State.NONE,
     "validation error": State.NONE,

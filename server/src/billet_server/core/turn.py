@@ -19,6 +19,7 @@ from billet_server.core.wording import printable_lines
 
 REGISTRATION = "registration error"
 INSPECTION = "inspection error"
+PREPARATION = "preparation error"
 PROVISIONING = "provisioning error"
 POWER = "power management error"
 
