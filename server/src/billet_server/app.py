@@ -78,9 +78,9 @@ async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Contr
         kubeconfig = settings.kubeconfig
         if settings.embedded_api:
             kubeconfig = await _start_api(settings, stack, announce)
-        api = open_kube(kubeconfig)
+        api = open_kube(kubeconfig, watches=2 * max(1, len(settings.namespaces)))
         stack.push_async_callback(api.close)
-        await _check_api(api)
+        await _check_api(api, settings.namespaces)
         clock = SystemClock()
         address = AgentAddress(
             f"{settings.address}:{settings.agent_port}",
@@ -97,7 +97,13 @@ async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Contr
         bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca)
         stack.push_async_callback(bmcs.close)
         controller = Controller(
-            api, bmcs, gateway, clock, rules=settings.rules, workers=settings.workers
+            api,
+            bmcs,
+            gateway,
+            clock,
+            rules=settings.rules,
+            workers=settings.workers,
+            namespaces=settings.namespaces,
         )
         directory.attach(controller)
         leaf = pki.ensure_leaf(
@@ -136,9 +142,10 @@ def _host_faults(new: Object, old: Object | None) -> list[FieldError]:
     return [FieldError(*fault) for fault in validate_host(new, old)]
 
 
-async def _check_api(api: KubeApi) -> None:
+async def _check_api(api: KubeApi, namespaces: tuple[str, ...]) -> None:
     try:
-        await api.list(BARE_METAL_HOST)
+        # With namespaces of its own the server may be allowed to read in those only.
+        await api.list(BARE_METAL_HOST, namespaces[0] if namespaces else None)
     except errors.NotFound as error:
         text = "the cluster does not know BareMetalHost; install the definitions first:"
         raise errors.ConfigError([f"{text} kubectl apply --server-side -f crds/"]) from error

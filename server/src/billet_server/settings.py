@@ -11,6 +11,7 @@ from billet_server.errors import ConfigError
 
 DhcpMode = Literal["dhcp", "proxy", "off"]
 
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 
@@ -20,6 +21,7 @@ class Inputs(NamedTuple):
     state_dir: str = ""
     kubeconfig: str = ""
     in_cluster: bool = False
+    namespaces: tuple[str, ...] = ()
     api_host: str = "127.0.0.1"
     api_port: int = 6443
     api_fd: int | None = None
@@ -52,6 +54,7 @@ class Settings(NamedTuple):
     state_dir: Path
     kubeconfig: Path | None
     in_cluster: bool
+    namespaces: tuple[str, ...]
     api_host: str
     api_port: int
     api_fd: int | None
@@ -97,6 +100,11 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         faults.append(f"--kubeconfig {inputs.kubeconfig} is not a file")
     if inputs.state_names not in ("seed", "current"):
         faults.append(f"--state-names {inputs.state_names!r} is neither seed nor current")
+    faults += [
+        f"--namespace {namespace!r} is no namespace: they have lower case letters, digits and -"
+        for namespace in inputs.namespaces
+        if not _NAMESPACE.fullmatch(namespace)
+    ]
     for argument in inputs.kernel_arguments:
         try:
             check_argument(argument)
@@ -125,6 +133,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         state_dir=Path(inputs.state_dir or "/var/lib/billet"),
         kubeconfig=Path(inputs.kubeconfig) if inputs.kubeconfig else None,
         in_cluster=inputs.in_cluster,
+        namespaces=tuple(dict.fromkeys(inputs.namespaces)),
         api_host=inputs.api_host,
         api_port=inputs.api_port,
         api_fd=inputs.api_fd,

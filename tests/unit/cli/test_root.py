@@ -103,9 +103,11 @@ def test_a_wrong_command_line_is_exit_code_2(capsys, argv, said):
 
 
 def test_all_wrong_settings_are_told_at_once(capsys):
-    assert cli("up", "--http-port", "0", "--workers", "0", "--kernel-argument", "a b") == 2
+    wrong = ("--http-port", "0", "--workers", "0", "--kernel-argument", "a b", "--namespace", "A_b")
+    assert cli("up", *wrong) == 2
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 3
+    assert len(err.splitlines()) == 4
+    assert "'A_b' is no namespace" in err
 
 
 def test_success_is_exit_code_0(capsys):

@@ -20,6 +20,13 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
 @click.option("--state-dir", metavar="DIR", help="Keys, API data, logs. [/var/lib/billet]")
 @click.option("--kubeconfig", metavar="FILE", help="Use this cluster instead of the own API.")
 @click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    metavar="NAME",
+    help="Look after the hosts of this namespace only; repeatable. [all]",
+)
+@click.option(
     "--api-host",
     default="127.0.0.1",
     show_default=True,
@@ -137,6 +144,7 @@ def up(*, verbose: bool, **options: object) -> None:
       billet up --interface br0
       billet up --interface br0 --dhcp proxy     beside another DHCP server
       billet up --kubeconfig ~/.kube/config --interface br0
+      billet up --kubeconfig ~/.kube/config --namespace lab --interface br0
     """
     from billet_server import app
 

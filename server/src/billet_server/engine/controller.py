@@ -11,6 +11,7 @@ no worker from the other hosts. A host with an effect under way stays busy in th
 import asyncio
 import logging
 import uuid
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, NamedTuple
 
@@ -95,6 +96,7 @@ class Controller:
         *,
         rules: Rules | None = None,
         workers: int = 64,
+        namespaces: Sequence[str] = (),
     ) -> None:
         self._api, self._agents, self._clock = api, agents, clock
         self._rules, self._workers = rules or Rules(), workers
@@ -102,12 +104,20 @@ class Controller:
         self._clock_offset_s = self._offset_s()
         self._memos: dict[HostKey, Memo] = {}
         self.queue: WorkQueue[HostKey] = WorkQueue(clock)
-        self.hosts = Informer(api, BARE_METAL_HOST, clock=clock, on_change=self._host_changed)
+        self.hosts = Informer(
+            api,
+            BARE_METAL_HOST,
+            clock=clock,
+            on_change=self._host_changed,
+            namespaces=namespaces,
+        )
         for name, function in indexes.SHARED.items():
             self.hosts.add_index(name, function)
         self.hosts.add_index("uid", indexes.uids)
         self.hosts.add_index("secret", indexes.secrets)
-        self.secrets = Informer(api, SECRET, clock=clock, on_change=self._secret_changed)
+        self.secrets = Informer(
+            api, SECRET, clock=clock, on_change=self._secret_changed, namespaces=namespaces
+        )
         self._recorder = Recorder(api, clock)
         self._performer = Performer(api, bmcs, agents, self.secrets.get, self.hosts.note_written)
         self._bmc_places = asyncio.Semaphore(BMC_EFFECTS)

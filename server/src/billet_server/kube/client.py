@@ -29,13 +29,16 @@ _MERGE_PATCH: Final = {"Content-Type": "application/merge-patch+json"}
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-def open_kube(kubeconfig: Path | None, *, context: str | None = None) -> "LightKube":
+def open_kube(
+    kubeconfig: Path | None, *, context: str | None = None, watches: int = 2
+) -> "LightKube":
     """Return a client for a kubeconfig's context, or (None) for the pod's own cluster.
 
-    Does not touch the network. Raises ConfigError.
+    ``watches`` are meant to run at once; each keeps a connection to itself. Does not touch
+    the network. Raises ConfigError.
     """
     config = read_config(kubeconfig, context)
-    return LightKube(build_client(config), config.cluster.server)
+    return LightKube(build_client(config, watches=watches), config.cluster.server)
 
 
 class LightKube:

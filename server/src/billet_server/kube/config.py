@@ -24,7 +24,8 @@ from billet_server import errors
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 30.0
 _EXEC_API: Final = "client.authentication.k8s.io"
-_LIMITS: Final = httpx2.Limits(max_connections=64, max_keepalive_connections=32)
+_CONNECTIONS: Final = 62
+"""For calls; watches have theirs beside these."""
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
@@ -57,16 +58,20 @@ def read_config(kubeconfig: Path | None, context: str | None = None) -> SingleCo
     return config._replace(user=_usable(config.user or User()))
 
 
-def build_client(config: SingleConfig) -> httpx2.AsyncClient:
-    """Return a client for the cluster of ``config``. Raises ConfigError for bad key files."""
+def build_client(config: SingleConfig, *, watches: int = 2) -> httpx2.AsyncClient:
+    """Return a client for the cluster of ``config`` with room for so many watches.
+
+    Raises ConfigError for bad key files.
+    """
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs each request at INFO
     try:
         settings = ConnectionParams().httpx_params(config)
     except (LightkubeConfigError, OSError, ValueError) as exc:
         fault = f"context {config.context_name}: certificate or key cannot be used: {exc}"
         raise errors.ConfigError([fault]) from exc
+    limits = httpx2.Limits(max_connections=_CONNECTIONS + watches, max_keepalive_connections=32)
     transport = httpx2.AsyncHTTPTransport(
-        verify=settings["verify"], limits=_LIMITS, socket_options=_KEEPALIVE
+        verify=settings["verify"], limits=limits, socket_options=_KEEPALIVE
     )
     return httpx2.AsyncClient(
         base_url=config.cluster.server,
