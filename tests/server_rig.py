@@ -445,8 +445,8 @@ def secret(name, **values):
             "metadata": {"name": name}, "data": data}  # fmt: skip
 
 
-def problem(name, message, *, heals=False, advice="correct it"):
-    return JobProblem(name, message, evidence="raw answer", advice=advice, heals=heals)
+def problem(name, message, *, advice="correct it"):
+    return JobProblem(name, message, evidence="raw answer", advice=advice)
 
 
 class World:

@@ -286,7 +286,7 @@ def test_a_boot_mode_that_the_image_cannot_serve(case: Case) -> None:
         for variant in (image, to_qcow2(image)):
             machine = case.machine(boot_mode=mode)
             problem = case.refused(case.publish(variant), machine)
-            assert problem.problem == "boot-entry"
+            assert problem.problem == "image-boot"
             assert mode in problem.message
             case.assert_not_bootable()
 

@@ -28,7 +28,7 @@ async def test_wrong_password_then_the_right_one(user, machine):
     await user.until_event("bmc-auth")
     described = await user.kubectl.run("describe", "baremetalhost", NAME)
     assert "RegistrationError" in described
-    assert "correct username and password in the Secret" in described
+    assert "Correct username and password in the Secret" in described
     assert wrong not in user.server.text() + described + json.dumps(host)
 
     await user.apply(secret(f"{NAME}-credentials", username="admin", password=PASSWORD))

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from billet_agent.settings import read_cmdline
+from billet_server.core.problems import CATALOGUE
 from contract.bmc_worlds import PASSWORD
 from server_rig import IMAGE, IMAGE_2, USER_DATA, Agent, eventually, problem, secret
 
@@ -43,7 +44,7 @@ async def test_image_problems(user, box):
     await user.apply(secret(f"{NAME}-user-data", userData=USER_DATA))
     for number, (problem_id, message) in enumerate(IMAGE_PROBLEMS):
         advice = f"what to do about {problem_id}"
-        box.problems["deploy"] = [problem(problem_id, message, advice=advice)]
+        box.problems["deploy"] = [problem(problem_id, message, advice=advice)] * 99
         await user.patch({"online": True, "image": {"url": IMAGE, "checksum": f"{number:032x}"}})
         host = await user.until(
             lambda host, words=message: words in host["status"].get("errorMessage", "")
@@ -54,7 +55,9 @@ async def test_image_problems(user, box):
         assert advice in status["errorMessage"]
         assert status["problem"]["evidence"] == "raw answer"
         assert status["provisioning"]["state"] == "provisioning"
-        assert status["waiting"]["actor"] == "user"
+        waits = ("retry", "billet") if CATALOGUE[problem_id].heals else ("change", "user")
+        assert (status["waiting"]["cause"], status["waiting"]["actor"]) == waits
+    box.problems["deploy"] = []
     warnings = await user.events("Warning")
     for problem_id, message in IMAGE_PROBLEMS:
         assert any(message in event and problem_id in event for event in warnings), warnings
@@ -67,7 +70,7 @@ async def test_image_problems(user, box):
 
 
 async def test_problem_that_time_heals(user, box):
-    box.problems["deploy"] = [problem("image-fetch", f"{IMAGE} answered 503", heals=True)] * 2
+    box.problems["deploy"] = [problem("image-fetch", f"{IMAGE} answered 503")] * 2
     await user.provision()
     host = await user.until_problem("image-fetch")
     assert host["status"]["problem"]["nextRetryAt"]
@@ -80,7 +83,7 @@ async def test_problem_that_time_heals(user, box):
 
 async def test_problem_in_inspection_and_cleaning(user, machine):
     box = machine()
-    failed = problem("agent-internal", "the inspect job failed", heals=True)
+    failed = problem("agent-internal", "the inspect job failed")
     box.problems["inspect"] = [failed]
     await user.register(box)
     host = await user.until_problem("agent-internal")
@@ -88,7 +91,7 @@ async def test_problem_in_inspection_and_cleaning(user, machine):
     await user.until_state("ready")
     await user.provision()
     await user.until_state("provisioned")
-    box.problems["clean"] = [problem("clean", "/dev/vda: Input/output error", heals=True)]
+    box.problems["clean"] = [problem("clean", "/dev/vda: Input/output error")]
     await user.patch({"image": None})
     await user.until_problem("clean")
     await user.until_state("ready")

@@ -23,20 +23,18 @@ _CSV_BYTES = 64 * 1024
 
 
 def check_bootable(layout: Layout, boot_mode: str) -> None:
-    """Raise JobFailed boot-entry when the image cannot boot in the machine's firmware mode."""
+    """Raise JobFailed image-boot when the image cannot boot in the machine's firmware mode."""
     if boot_mode == "UEFI":
         if layout.esp is None:
             raise failure(
-                "boot-entry",
+                "image-boot",
                 "the machine boots in UEFI mode, but the image has no EFI system partition",
-                heals=False,
             )
     elif not layout.boot_code:
         raise failure(
-            "boot-entry",
+            "image-boot",
             "the machine boots in legacy (BIOS) mode, but the image has no boot code in its "
             "first sector",
-            heals=False,
         )
 
 
@@ -50,10 +48,9 @@ def set_boot_entry(machine: Machine, disk: Disk, esp: Place) -> tuple[str | None
     files, loader = _find_loader(machine.architecture, disk, esp)
     if loader is None:
         raise failure(
-            "boot-entry",
+            "image-boot",
             f"the image's EFI system partition has no loader for {machine.architecture}",
             evidence="\n".join(files),
-            heals=False,
         )
     try:
         _enter(machine, disk.path, esp, loader)
@@ -109,8 +106,7 @@ def _find_loader(architecture: str, disk: Disk, esp: Place) -> tuple[Sequence[st
         csv = {path: fat.content(path, _CSV_BYTES) for path in lists}
     except FatError as error:
         raise failure(
-            "boot-entry",
+            "image-boot",
             f"the image's EFI system partition cannot be read: {error}",
-            heals=False,
         ) from error
     return files, choose_loader(files, architecture, csv)

@@ -23,7 +23,11 @@ ADVICE: Mapping[str, str] = {
     "disk-write": "Look at the disk's health (smartctl, kernel log); choose another disk with "
     "rootDeviceHints if it is dying.",
     "config-drive": "Leave room for the config drive at the end of the disk, or make it smaller.",
-    "boot-entry": "Use an image that boots in this firmware mode, or change spec.bootMode.",
+    "boot-entry": "Clear old boot entries in the firmware's setup, or change spec.bootMode.",
+    "image-boot": "Use an image that boots in this firmware mode, or change spec.bootMode.",
+    "clean": "Look at the disk's health (smartctl, kernel log); clean it by hand, or set "
+    "spec.automatedCleaningMode to disabled.",
+    "image-unsupported": "Use an http:// or https:// URL.",
     "agent-busy": "Wait for the running job, or cancel it.",
     "agent-internal": "This is a defect in billet-agent: please report it with the evidence.",
 }
@@ -42,9 +46,7 @@ class JobCancelled(Exception):
     """The server asked for the job to stop."""
 
 
-def failure(
-    problem: str, message: str, *, evidence: str = "", advice: str = "", heals: bool = True
-) -> JobFailed:
+def failure(problem: str, message: str, *, evidence: str = "", advice: str = "") -> JobFailed:
     """Return the exception for a problem id of `ADVICE`; evidence is cut to 4 KiB."""
     return JobFailed(
         JobProblem(
@@ -52,7 +54,6 @@ def failure(
             message=message,
             evidence=bounded(evidence),
             advice=advice or ADVICE[problem],
-            heals=heals,
         )
     )
 

@@ -24,20 +24,21 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
-class JobProblem(msgspec.Struct, frozen=True):
+class JobProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a job failed.
 
     ``problem`` is a stable id of docs/troubleshooting (image-checksum, image-fetch, ...);
     ``message`` one sentence with what was tried and what came back; ``evidence`` raw text (a
-    tool's output, bounded to 4 KiB); ``advice`` what a person should do; ``heals`` whether
-    trying again later can help.
+    tool's output, bounded to 4 KiB); ``advice`` what a person should do. ``heals``, whether
+    trying again later can help, is only asked for an id that the server's catalogue lacks;
+    agents of this version leave it out, older ones always say it.
     """
 
     problem: str
     message: str
     evidence: str = ""
     advice: str = ""
-    heals: bool = True
+    heals: bool | None = None
 
 
 class JobReport(msgspec.Struct, frozen=True, tag_field="type", tag="job"):

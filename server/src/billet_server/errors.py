@@ -14,6 +14,7 @@
     │   ├── BmcAuthFailed        the credentials were refused
     │   ├── BmcUnsupported       this BMC cannot do it
     │   └── BmcRejected          the BMC answered with an error
+    │       └── BmcPowerStuck    it took the command, and the power state did not change
     ├── AgentError               an agent did not do what it was asked
     └── BootError                DHCP/TFTP/HTTP boot services cannot run
 
@@ -69,12 +70,19 @@ class Unavailable(ApiError):
 
 
 class BmcError(BilletError):
-    """A BMC call failed. ``action`` names it, e.g. "read power state"."""
+    """A BMC call failed. ``action`` names it, e.g. "read power state".
 
-    def __init__(self, message: str, action: str = "", evidence: str = "") -> None:
-        super().__init__(message)
+    ``what`` is the message without the ``advice``, which says what a person should do.
+    """
+
+    def __init__(
+        self, message: str, action: str = "", evidence: str = "", advice: str = ""
+    ) -> None:
+        super().__init__(f"{message} {advice}".rstrip())
+        self.what = message
         self.action = action
         self.evidence = evidence
+        self.advice = advice
 
 
 class BmcAddressError(BmcError):
@@ -95,6 +103,10 @@ class BmcUnsupported(BmcError):
 
 class BmcRejected(BmcError):
     """The BMC answered with an error of its own."""
+
+
+class BmcPowerStuck(BmcRejected):
+    """The BMC took the command and the power state did not change."""
 
 
 class AgentError(BilletError):

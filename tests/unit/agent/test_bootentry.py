@@ -119,7 +119,7 @@ def test_an_esp_that_is_none(tmp_path: Path) -> None:
     blank.write_bytes(bytes(10 * MIB))
     with pytest.raises(JobFailed, match="no FAT boot sector") as caught:
         enter(str(blank), lambda call, _: b"")
-    assert caught.value.problem.problem == "boot-entry"
+    assert caught.value.problem.problem == "image-boot"
 
 
 def test_fat_reads_long_and_short_names(disk: str) -> None:

@@ -203,7 +203,7 @@ def test_progress_ends_at_the_total(web: WebServer) -> None:
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(JobFailed) as caught:
         check_url(url)
-    assert caught.value.problem.problem == "image-fetch"
+    assert caught.value.problem.problem == "image-unsupported"
 
 
 def test_redirects_that_lead_inwards_or_down() -> None:

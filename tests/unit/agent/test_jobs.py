@@ -67,7 +67,7 @@ def test_a_disk_that_cannot_be_wiped(tmp_path: Path, answer: Answer | None, word
     with pytest.raises(JobFailed, match=words) as caught:
         clean(file_machine(disk_report(disk), tools=tools), Recorder().context())
     problem = caught.value.problem
-    assert problem.problem == "disk-write"
+    assert problem.problem == "clean"
     assert str(disk) in problem.message
     assert "wipefs" in problem.evidence
 

@@ -69,7 +69,7 @@ UNTRUSTED = "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAIL
         (Failure(Reason.AUTH, "HTTP 401"), errors.BmcAuthFailed, "refused user 'root' (HTTP 401)"),
         (Failure(Reason.NOT_FOUND, "HTTP 404"), errors.BmcRejected, "(/redfish/v1/Systems/1)"),
         (Failure(Reason.AMBIGUOUS, "it has 2"), errors.BmcAddressError, "redfish://bmc:443/redfish"),
-        (Failure(Reason.UNSUPPORTED, "it cannot x."), errors.BmcUnsupported, "it cannot x. Try"),
+        (Failure(Reason.UNSUPPORTED, "it cannot x."), errors.BmcUnsupported, "it cannot x. Use"),
         (Failure(Reason.REFUSED, "HTTP 409"), errors.BmcRejected, "it answered HTTP 409."),
         (Failure(Reason.SERVER_ERROR, "HTTP 503"), errors.BmcRejected, "it answered HTTP 503."),
         (Failure(Reason.MALFORMED, "KeyError"), errors.BmcRejected, "not what Redfish says"),

@@ -209,10 +209,10 @@ def test_power_lost_before_the_first_call_is_named_within_a_minute():
     assert world.state is State.READY
 
 
-@pytest.mark.parametrize("heals", [True, False])
-def test_agent_problem_reaches_the_object(heals):
+@pytest.mark.parametrize(("problem", "heals"), [("image-checksum", True), ("image-format", False)])
+def test_agent_problem_reaches_the_object(problem, heals):
     world = ready()
-    world.job_fault = JobProblem("image-checksum", "got md5 1, expected 2", "", "fix it", heals)
+    world.job_fault = JobProblem(problem, "got md5 1, expected 2", "", "fix it")
     world.edit(online=True, image=IMAGE)
     world.run(lambda: world.status.problem is not None)
     assert world.status.error_type == "provisioning error"

@@ -257,14 +257,14 @@ class TextSink:
 
 
 def check_url(url: str) -> SplitResult:
-    """Return the parts of an http(s) URL. Raises JobFailed image-fetch for any other."""
+    """Return the parts of an http(s) URL. Raises JobFailed image-unsupported for any other."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good or any(ord(char) <= 32 or ord(char) == 127 for char in url):
-        raise failure("image-fetch", f"{url!r} is not an http:// or https:// URL", heals=False)
+        raise failure("image-unsupported", f"{url!r} is not an http:// or https:// URL")
     return parts
 
 

@@ -77,7 +77,6 @@ class MemoryStore:
                 "image-memory",
                 f"{self._url} does not fit in memory: {show_bytes(needed)} and "
                 f"{show_bytes(RESERVE_BYTES)} reserve are needed, {show_bytes(free)} are free",
-                heals=False,
             )
 
 
@@ -197,7 +196,6 @@ def check_size(virtual_bytes: int, disk: Disk, url: str) -> None:
             "image-too-large",
             f"{url} needs a disk of {show_bytes(virtual_bytes)}, {disk.path} has "
             f"{show_bytes(disk.size_bytes)}",
-            heals=False,
         )
 
 

@@ -11,7 +11,7 @@ _WIPEFS_S = 120.0
 
 
 def clean(machine: Machine, context: JobContext) -> CleanResult:
-    """Wipe the metadata of all internal disks. Raises JobFailed disk-write."""
+    """Wipe the metadata of all internal disks. Raises JobFailed clean or disk-write."""
     with context.step("clean"):
         return clean_disks(machine, context, machine.disks())
 
@@ -48,11 +48,11 @@ def _wipe_signatures(machine: Machine, node: str) -> None:
         done = machine.tools.run(["wipefs", "--all", "--force", node], deadline_s=_WIPEFS_S)
     except ToolError as error:
         raise failure(
-            "disk-write", f"wiping {node} failed: {str(error).splitlines()[0]}", evidence=str(error)
+            "clean", f"wiping {node} failed: {str(error).splitlines()[0]}", evidence=str(error)
         ) from error
     if done.status != 0:
         raise failure(
-            "disk-write",
+            "clean",
             f"wipefs could not wipe {node} (exit status {done.status})",
             evidence=done.evidence,
         )

@@ -42,7 +42,6 @@ def parse_digest(text: str, kind: str = "auto") -> Digest:
         raise failure(
             "checksum-file",
             f"spec.image.checksum is neither a URL nor 32, 64 or 128 hex digits: {word[:140]!r}",
-            heals=False,
         )
     digest = Digest(ALGORITHMS[len(word)], word.lower())
     if kind not in {"auto", digest.algorithm}:
@@ -50,7 +49,6 @@ def parse_digest(text: str, kind: str = "auto") -> Digest:
             "checksum-file",
             f"spec.image.checksumType is {kind}, but the checksum's {len(word)} digits are those "
             f"of {digest.algorithm}",
-            heals=False,
         )
     return digest
 

@@ -129,6 +129,4 @@ def _vdi_bytes(data: bytes, url: str) -> int:
 def _refused(unsafe: Unsafe, kind: str, url: str) -> JobFailed:
     if unsafe.damaged:
         return failure("image-format", f"image {url} is a damaged {kind}: {unsafe.reason}")
-    return failure(
-        "image-unsafe", f"image {url} is a {kind} that is refused: {unsafe.reason}", heals=False
-    )
+    return failure("image-unsafe", f"image {url} is a {kind} that is refused: {unsafe.reason}")

@@ -82,48 +82,48 @@ class Attempt(NamedTuple):
 
     def session_error(self, error: SessionError) -> BmcError:
         """A failed session as the server's error."""
-        kind, sentence = self._explain(error)
-        return kind(f"{self.could_not()}: {sentence} {self.advice()}", self.action, error.text)
+        kind, sentence, hint = self._explain(error)
+        advice = f"{hint} {self.advice()}".strip()
+        return kind(f"{self.could_not()}: {sentence}.", self.action, error.text, advice)
 
-    def _explain(self, error: SessionError) -> tuple[type[BmcError], str]:
+    def _explain(self, error: SessionError) -> tuple[type[BmcError], str, str]:
         text, where = error.text, self.address.endpoint
         match error.reason:
             case Reason.SILENT:
                 silence = text.replace("no answer", f"no answer on UDP {where}")
-                return BmcUnreachable, (
-                    f"{silence}. Check the address, that IPMI over LAN "
-                    "is enabled, and that no firewall drops UDP."
-                )
+                hint = "Check the address, that IPMI over LAN is enabled, and that no firewall "
+                return BmcUnreachable, silence, hint + "drops UDP."
             case Reason.REFUSED:
-                return BmcUnreachable, (
-                    f"nothing listens on UDP {where} ({text}). Check the port and that IPMI over "
-                    "LAN is enabled."
+                return (
+                    BmcUnreachable,
+                    f"nothing listens on UDP {where} ({text})",
+                    "Check the port and that IPMI over LAN is enabled.",
                 )
             case Reason.AUTH:
-                return BmcAuthFailed, (
-                    f"it refused user {self.username!r} ({text}). Correct the user name or "
-                    "password in the host's BMC Secret."
+                return (
+                    BmcAuthFailed,
+                    f"it refused user {self.username!r} ({text})",
+                    "Correct username and password in the Secret; the host goes on by itself.",
                 )
             case Reason.PRIVILEGE:
-                return BmcAuthFailed, (
-                    f"it refused user {self.username!r} the level {self.address.privilege_level} "
-                    f"({text}). Raise the user's level on the BMC, or add "
-                    "?privilegelevel=OPERATOR to the address."
-                )
+                level = self.address.privilege_level
+                hint = "Raise the user's level on the BMC, or add ?privilegelevel=OPERATOR to the "
+                sentence = f"it refused user {self.username!r} the level {level} ({text})"
+                return BmcAuthFailed, sentence, hint + "address."
             case Reason.BUSY:
-                return BmcRejected, f"{text}. Close other sessions, or wait until it is ready."
+                return BmcRejected, text, "Close other sessions, or wait until it is ready."
             case Reason.UNSUPPORTED:
-                return BmcUnsupported, f"{text}."
+                return BmcUnsupported, text, "Use another driver in spec.bmc.address."
             case Reason.FAULT:
-                return BmcRejected, f"{text}."
+                return BmcRejected, text, "Look at the BMC's own log; a BMC reset often helps."
 
     def code_error(self, code: int) -> BmcError:
         """A completion code other than 0 as the server's error."""
         words = commands.describe_code(code)
         message = f"{self.could_not()}: it answered {words}."
         if code == commands.PRIVILEGE_CODE:
-            message += f" User {self.username!r} needs more rights on the BMC."
-            return BmcAuthFailed(message, self.action, words)
+            advice = f"User {self.username!r} needs more rights on the BMC."
+            return BmcAuthFailed(message, self.action, words, advice)
         kind = BmcUnsupported if code in commands.UNSUPPORTED_CODES else BmcRejected
         return kind(message, self.action, words)
 
@@ -131,15 +131,17 @@ class Attempt(NamedTuple):
         """The name does not resolve, or there is no route."""
         words = error.strerror or str(error)
         return BmcUnreachable(
-            f"{self.could_not()}: {words}. Check the BMC's name or address, DNS and the route.",
+            f"{self.could_not()}: {words}.",
             self.action,
             words,
+            "Check the BMC's name or address, DNS and the route.",
         )
 
     def too_slow(self, within_s: float) -> BmcError:
         """It answers, but the whole call took too long."""
         return BmcUnreachable(
-            f"{self.could_not()}: it answers, but the call was not done within {within_s:g} s. "
-            "It may be overloaded; if this goes on, reset the BMC itself.",
+            f"{self.could_not()}: it answers, but the call was not done within {within_s:g} s.",
             self.action,
+            "",
+            "It may be overloaded; if this goes on, reset the BMC itself.",
         )

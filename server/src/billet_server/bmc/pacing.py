@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from billet_server.core.terms import PowerState
-from billet_server.errors import BmcRejected
+from billet_server.errors import BmcPowerStuck
 
 
 class Pace(NamedTuple):
@@ -40,17 +40,18 @@ ReadPower = Callable[[], Awaitable[PowerState]]
 async def confirm_power(
     read: ReadPower, wanted: PowerState, within_s: float, pace: Pace, where: str
 ) -> None:
-    """Ask until the state is ``wanted``. Raises BmcRejected when it is not ``within_s``."""
+    """Ask until the state is ``wanted``. Raises BmcPowerStuck when it is not ``within_s``."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     pause_s = pace.poll_first_s
     while (state := await read()) is not wanted:
         if loop.time() + pause_s > deadline:
-            raise BmcRejected(
+            raise BmcPowerStuck(
                 f"BMC {where} accepted the command to switch the machine {wanted}, but it is still "
-                f"{state} after {within_s:g} s. Look at the machine's console and the BMC's log.",
+                f"{state} after {within_s:g} s.",
                 f"power {wanted}",
                 f"power state {state}",
+                "Look at the machine's console and the BMC's log.",
             )
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, pace.poll_most_s)

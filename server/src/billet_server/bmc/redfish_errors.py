@@ -57,59 +57,59 @@ class Attempt(NamedTuple):
 
     def error(self, failure: Failure) -> BmcError:
         """A failure as the server's error."""
-        kind, sentence = self._explain(failure)
-        message = f"{self.could_not()}: {sentence} {self.advice()}"
-        return kind(message, self.action, failure.text)
+        kind, sentence, hint = self._explain(failure)
+        advice = f"{hint} {self.advice()}".strip()
+        return kind(f"{self.could_not()}: {sentence}.", self.action, failure.text, advice)
 
-    def _explain(self, failure: Failure) -> tuple[type[BmcError], str]:
+    def _explain(self, failure: Failure) -> tuple[type[BmcError], str, str]:
         text = failure.text.rstrip(".")
         match failure.reason:
             case Reason.UNREACHABLE:
-                return BmcUnreachable, self._unreachable(text)
+                return BmcUnreachable, *self._unreachable(text)
             case Reason.AUTH:
-                return BmcAuthFailed, (
-                    f"it refused user {self.username!r} ({text}). Correct the user name or "
-                    "password in the host's BMC Secret."
+                return (
+                    BmcAuthFailed,
+                    f"it refused user {self.username!r} ({text})",
+                    "Correct username and password in the Secret; the host goes on by itself.",
                 )
             case Reason.NOT_FOUND:
-                return BmcRejected, (
-                    f"{text}. Check the system's path in the BMC address "
-                    f"({self.address.system_path or 'none is given'})."
-                )
+                path = self.address.system_path or "none is given"
+                return BmcRejected, text, f"Check the system's path in the BMC address ({path})."
             case Reason.AMBIGUOUS:
-                return BmcAddressError, (
-                    f"{text}. Put the path of one into the BMC address: "
-                    f"{self.address.scheme}://{self.address.endpoint}/redfish/v1/Systems/…."
-                )
+                url = f"{self.address.scheme}://{self.address.endpoint}/redfish/v1/Systems/…"
+                return BmcAddressError, text, f"Put the path of one into the BMC address: {url}."
             case Reason.UNSUPPORTED:
-                return BmcUnsupported, f"{text}."
+                return BmcUnsupported, text, "Use another driver in spec.bmc.address."
             case Reason.MALFORMED:
-                return BmcRejected, f"its answer is not what Redfish says it should be: {text}."
+                sentence = f"its answer is not what Redfish says it should be: {text}"
+                return BmcRejected, sentence, "Newer BMC firmware may help."
             case Reason.REFUSED | Reason.SERVER_ERROR | Reason.FAULT:
-                return BmcRejected, f"it answered {text}."
+                hint = "Look at the BMC's own log; a BMC reset often helps."
+                return BmcRejected, f"it answered {text}", hint
 
-    def _unreachable(self, text: str) -> str:
+    def _unreachable(self, text: str) -> tuple[str, str]:
         where = f"TCP {self.address.endpoint}"
         if "CERTIFICATE_VERIFY_FAILED" in text:
-            return (
-                f"its TLS certificate is not trusted ({_cause(text)}). Install its CA on this "
-                "machine, or set bmc.disableCertificateVerification on the host."
-            )
+            hint = "Give its CA to the server (--redfish-ca), or set "
+            hint += "bmc.disableCertificateVerification on the host."
+            return f"its TLS certificate is not trusted ({_cause(text)})", hint
         if "SSLError" in text or "WRONG_VERSION_NUMBER" in text:
             return (
-                f"{where} does not speak TLS as expected ({_cause(text)}). Check scheme and port."
+                f"{where} does not speak TLS as expected ({_cause(text)})",
+                "Check scheme and port.",
             )
         return (
-            f"no answer on {where} ({_cause(text)}). Check the address, the port, and that no "
-            "firewall is in the way."
+            f"no answer on {where} ({_cause(text)})",
+            "Check the address, the port, and that no firewall is in the way.",
         )
 
     def too_slow(self, within_s: float) -> BmcError:
         """The whole call took too long."""
         return BmcUnreachable(
-            f"{self.could_not()}: the call was not done within {within_s:g} s. "
-            f"It may be overloaded; if this goes on, reset the BMC itself. {self.advice()}",
+            f"{self.could_not()}: the call was not done within {within_s:g} s.",
             self.action,
+            "",
+            f"It may be overloaded; if this goes on, reset the BMC itself. {self.advice()}",
         )
 
 

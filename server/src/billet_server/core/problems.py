@@ -15,7 +15,10 @@ _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class Fault(NamedTuple):
-    """One occurrence of a problem. ``heals``/``advice`` None: as the catalogue says."""
+    """One occurrence of a problem. ``advice`` None: as the catalogue says.
+
+    ``heals`` counts only for an id that the catalogue does not know.
+    """
 
     problem: str
     message: str
@@ -25,11 +28,16 @@ class Fault(NamedTuple):
 
 
 class ProblemKind(NamedTuple):
-    """A catalogue entry: likely cause and next step for a person; whether time can heal it."""
+    """A catalogue entry: likely cause and next step for a person; whether time can heal it.
+
+    ``outside``: the cause is elsewhere and a try costs next to nothing (one question, no
+    reboot), so tries are never counted against a limit.
+    """
 
     title: str
     advice: str
     heals: bool
+    outside: bool = False
 
 
 CATALOGUE: dict[str, ProblemKind] = {
@@ -61,6 +69,7 @@ CATALOGUE: dict[str, ProblemKind] = {
         "the BMC does not answer",
         "check address, cable, VLAN and that the BMC is up (ipmitool -I lanplus or curl to it)",
         heals=True,
+        outside=True,
     ),
     "bmc-rejected": ProblemKind(
         "the BMC answered with an error",
@@ -140,11 +149,6 @@ CATALOGUE: dict[str, ProblemKind] = {
     "agent-gone": ProblemKind(
         "the agent was not connected when it was needed", "the host is booted again", heals=True
     ),
-    "hand-over": ProblemKind(
-        "the machine did not leave the ramdisk for its disk",
-        "look at the machine's screen; it will be restarted from its disk",
-        heals=True,
-    ),
     "image-missing-checksum": ProblemKind(
         "the image has no checksum",
         "set spec.image.checksum to a digest or the URL of a sum file",
@@ -159,6 +163,7 @@ CATALOGUE: dict[str, ProblemKind] = {
         "the image could not be fetched",
         "check the URL with curl from the provisioning network",
         heals=True,
+        outside=True,
     ),
     "image-short": ProblemKind(
         "the image ended too early", "check the web server and its disk", heals=True
@@ -208,6 +213,11 @@ CATALOGUE: dict[str, ProblemKind] = {
     "boot-entry": ProblemKind(
         "the firmware's boot order could not be set", "look at the evidence", heals=True
     ),
+    "image-boot": ProblemKind(
+        "the image cannot boot on this machine",
+        "use an image that boots in this firmware mode, or change spec.bootMode",
+        heals=False,
+    ),
     "preparation-unsupported": ProblemKind(
         "the host is to be prepared in a way that Billet does not know",
         "remove spec.raid and spec.firmware; make RAID volumes and firmware settings with the"
@@ -226,7 +236,7 @@ CATALOGUE: dict[str, ProblemKind] = {
     ),
     "power-stuck": ProblemKind(
         "the power state did not change",
-        "look at the BMC's log and the machine itself",
+        "look at the BMC's log and at the machine itself",
         heals=True,
     ),
     "inspection-empty": ProblemKind(
@@ -248,9 +258,9 @@ CATALOGUE: dict[str, ProblemKind] = {
 
 def of_agent(problem: JobProblem, host: str) -> Fault:
     """Return an agent's problem as ours: its words cut and printable, its id an id."""
-    known = _ID.fullmatch(problem.problem) is not None
+    shaped = _ID.fullmatch(problem.problem) is not None
     return Fault(
-        problem.problem if known else "agent-internal",
+        problem.problem if shaped else "agent-internal",
         f"{host}: {printable(problem.message, 1000)}",
         printable_lines(problem.evidence, 2000),
         printable(problem.advice, 500) or None,
@@ -264,8 +274,10 @@ def kind_of(problem: str) -> ProblemKind:
 
 
 def heals(fault: Fault) -> bool:
-    """Whether trying again later can help."""
-    return kind_of(fault.problem).heals if fault.heals is None else fault.heals
+    """Whether trying again later can help: the catalogue's word, else the agent's."""
+    if fault.problem in CATALOGUE or fault.heals is None:
+        return kind_of(fault.problem).heals
+    return fault.heals
 
 
 def advice(fault: Fault) -> str:
