@@ -91,6 +91,22 @@ async def test_power_on_of_a_bmc_without_the_command_is_unsupported():
             await made.driver().power_on()
 
 
+@pytest.mark.parametrize("code", [0xC1, 0xCC])
+async def test_a_bmc_without_a_hard_reset_cycles_the_power(code):
+    async with bench(Answering) as made:
+        driver = made.driver()
+        await driver.power_on()
+        made.bmc.codes[0, 2] = [code]
+        await driver.power_cycle()
+        assert [seen[2] for seen in made.bmc.seen if seen[:2] == (0, 2)] == ["01", "03", "02"]
+        assert made.machine.powered_on
+        assert len(made.machine.boots) == 2
+        made.bmc.codes[0, 2] = [code, code]
+        with pytest.raises((BmcRejected, BmcUnsupported)):
+            await driver.power_cycle()
+        assert len(made.machine.boots) == 2
+
+
 async def test_missing_rights_are_an_authentication_failure():
     async with bench(Answering) as made:
         made.bmc.codes[0, 2] = [0xD4]

@@ -13,6 +13,7 @@ from billet_server.errors import (
     BmcError,
     BmcRejected,
     BmcUnreachable,
+    BmcUnsupported,
 )
 from contract.bmc_worlds import (
     PACE,
@@ -92,6 +93,29 @@ async def test_soft_off_ends_with_the_machine_off(world):
     await bmc.power_on()
     await bmc.power_off(soft=True)
     assert world.show()["powered_on"] is False
+
+
+async def test_a_power_cycle_boots_the_machine_anew_and_leaves_it_on(world):
+    bmc = world.open()
+    await bmc.power_on()
+    await bmc.set_boot_device(BootDevice.NETWORK)
+    await bmc.power_cycle()
+    assert world.show()["boots"] == ["None", "Pxe"]
+    assert await bmc.power_state() is PowerState.ON
+
+
+async def test_a_power_cycle_switches_on_what_is_off(world):
+    await world.open().power_cycle()
+    assert world.show()["boots"] == ["None"]
+    assert world.show()["powered_on"] is True
+
+
+async def test_a_soft_restart_that_a_bmc_cannot_do_is_refused_and_changes_nothing(world):
+    bmc = world.open()
+    await bmc.power_on()
+    with pytest.raises(BmcUnsupported):
+        await bmc.power_cycle(soft=True)
+    assert world.show()["boots"] == ["None"]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,27 @@ async def test_soft_off_that_is_not_offered_is_unsupported_and_says_what_is():
         assert await bmc.power_state() is PowerState.ON
 
 
+async def test_a_soft_restart_where_it_is_offered_boots_anew():
+    machine = MemoryMachine("m1", MAC)
+    app = simulator(machine, reset_types=("On", "GracefulRestart"))
+    async with serving(app) as service:
+        bmc = service.open()
+        await bmc.power_on()
+        await bmc.power_cycle(soft=True)
+        assert len(machine.boots) == 2
+        with pytest.raises(BmcUnsupported, match="it cannot ForceRestart"):
+            await bmc.power_cycle()
+        assert len(machine.boots) == 2
+
+
+async def test_a_bmc_without_a_hard_reset_cycles_the_power():
+    machine = MemoryMachine("m1", MAC)
+    async with serving(simulator(machine, reset_types=("On", "PowerCycle"))) as service:
+        await service.open().power_on()
+        await service.open().power_cycle()
+        assert len(machine.boots) == 2
+
+
 async def test_power_on_of_a_bmc_that_only_forces():
     app = simulator(reset_types=("ForceOn", "ForceOff", "ForceRestart"))
     async with serving(app) as service:

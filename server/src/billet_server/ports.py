@@ -147,6 +147,13 @@ class Bmc(Protocol):
         BmcRejected when the machine is still on at the deadline.
         """
 
+    async def power_cycle(self, *, soft: bool = False) -> None:
+        """Restart by one command of the BMC's; a machine that is off is switched on.
+
+        soft asks the operating system and raises BmcUnsupported where the BMC cannot. Nothing
+        tells when a machine has restarted: returns when the BMC took the command and says "on".
+        """
+
     async def set_boot_device(
         self, device: BootDevice, *, mode: BootMode | None = None, persistent: bool = False
     ) -> None:

@@ -1,7 +1,5 @@
 """The engine against lies, floods, dead racks, refusing APIs and hosts that come and go."""
 
-import asyncio
-
 import pytest
 
 from billet_server import errors
@@ -266,4 +264,5 @@ async def test_a_bug_in_an_effect_is_a_problem_and_not_silence():
 
         await rig.until(named)
         assert "RuntimeError: unexpected" in (await rig.status())["errorMessage"]
-        await asyncio.sleep(0)
+        await rig.clock.advance(60)
+        assert (await rig.status())["errorCount"] in (2, 3), "retried with a back-off"

@@ -21,6 +21,8 @@ GET_DEVICE_ID = Command(0x06, 0x01)
 CHASSIS_STATUS = Command(0x00, 0x01)
 POWER_DOWN = Command(0x00, 0x02, b"\x00")
 POWER_UP = Command(0x00, 0x02, b"\x01")
+POWER_CYCLE = Command(0x00, 0x02, b"\x02")
+HARD_RESET = Command(0x00, 0x02, b"\x03")
 SOFT_SHUTDOWN = Command(0x00, 0x02, b"\x05")
 GET_BOOT_FLAGS = Command(0x00, 0x09, b"\x05\x00\x00")
 KEEP_BOOT_FLAGS = Command(0x00, 0x08, b"\x03\x08")
@@ -45,6 +47,9 @@ UNSUPPORTED_CODES = {
     0xD6: "sub-function disabled",
 }
 PRIVILEGE_CODE = 0xD4
+LACKING_CODES = frozenset({*UNSUPPORTED_CODES, 0xCC})
+"""A BMC without an optional value of a field answers 0xCC as often as one of the others."""
+
 _OTHER_CODES = {
     0x80: "parameter not supported",
     0x81: "attempt to set a value while another one is being set",

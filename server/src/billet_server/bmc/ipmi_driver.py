@@ -12,6 +12,7 @@ from billet_server.bmc.ipmi_errors import Attempt, Reason, SessionError
 from billet_server.bmc.pacing import Pace, confirm_power
 from billet_server.core.bmcaddress import PRIVILEGE_LEVELS
 from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerState
+from billet_server.errors import BmcUnsupported
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,22 @@ class IpmiBmc:
         await self._run(action, commands.SOFT_SHUTDOWN if soft else commands.POWER_DOWN)
         within_s = self._pace.soft_off_s if soft else self._pace.power_s
         await self._confirm(action, PowerState.OFF, within_s)
+
+    async def power_cycle(self, *, soft: bool = False) -> None:
+        """Chassis Control: hard reset, or power cycle where there is none (both are optional)."""
+        action = "restart the machine"
+        if soft:
+            text = "IPMI has no command that asks the operating system to restart."
+            raise BmcUnsupported(f"BMC {self._address.endpoint}: {text}", action)
+        if await self._power_state(action) is PowerState.OFF:
+            await self.power_on()
+            return
+        answer = await self._ask(action, commands.HARD_RESET)
+        if answer.code in commands.LACKING_CODES:
+            answer = await self._ask(action, commands.POWER_CYCLE)
+        if answer.code:
+            raise self._attempt(action).code_error(answer.code)
+        await self._confirm(action, PowerState.ON, self._pace.power_s)
 
     async def set_boot_device(
         self, device: BootDevice, *, mode: BootMode | None = None, persistent: bool = False

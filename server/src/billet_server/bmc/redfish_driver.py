@@ -58,6 +58,18 @@ class RedfishBmc:
             kind, within_s = ResetType.FORCE_OFF, self._pace.power_s
             await self._switch("switch the machine off", PowerState.OFF, within_s, kind)
 
+    async def power_cycle(self, *, soft: bool = False) -> None:
+        """Reset type GracefulRestart, or ForceRestart, or PowerCycle."""
+        action = "restart the machine"
+        if (await self._read(action)).power is PowerState.OFF:
+            await self.power_on()
+            return
+        attempt = self._attempt(action)
+        hard = (ResetType.FORCE_RESTART, ResetType.POWER_CYCLE)
+        kinds = (ResetType.GRACEFUL_RESTART,) if soft else hard
+        await self._run(attempt, lambda system: system.reset(attempt, *kinds))
+        await self._confirm(action, PowerState.ON, self._pace.power_s)
+
     async def set_boot_device(
         self, device: BootDevice, *, mode: BootMode | None = None, persistent: bool = False
     ) -> None:
@@ -97,7 +109,9 @@ class RedfishBmc:
             if (await self._read(action)).power is not wanted:
                 raise
             return
+        await self._confirm(action, wanted, within_s)
 
+    async def _confirm(self, action: str, wanted: PowerState, within_s: float) -> None:
         async def power() -> PowerState:
             return (await self._read(action)).power
 

@@ -52,8 +52,14 @@ class PowerOff(NamedTuple):
     soft: bool
 
 
+class PowerCycle(NamedTuple):
+    """Restart without being off; ``soft`` asks the operating system where the BMC can."""
+
+    soft: bool
+
+
 class NetworkBoot(NamedTuple):
-    """Off, next boot from the network, on."""
+    """Off, next boot from the network, on. With ``spec.disablePowerOff`` restarted instead."""
 
     nonce: str
     mode: BootMode | None
@@ -66,7 +72,7 @@ class SetDiskBoot(NamedTuple):
 
 
 class RestartFromDisk(NamedTuple):
-    """Off, next boot from disk, on."""
+    """Off, next boot from disk, on. With ``spec.disablePowerOff`` restarted instead."""
 
     mode: BootMode | None
 
@@ -122,6 +128,7 @@ Effect = (
     | ReadPower
     | PowerOn
     | PowerOff
+    | PowerCycle
     | NetworkBoot
     | SetDiskBoot
     | RestartFromDisk

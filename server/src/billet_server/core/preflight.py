@@ -29,7 +29,8 @@ def preflight(turn: Turn) -> bool:
         turn.stand(fault, error_type)
         return False
     standing = turn.status.problem
-    if standing is not None and standing.id in _STANDING:
+    # With a time for the next try it is no standing condition but an effect that failed.
+    if standing is not None and standing.id in _STANDING and standing.next_retry_at is None:
         turn.clear_problem()
     return True
 

@@ -65,6 +65,7 @@ _AT_BMC = (
     ask.ReadPower,
     ask.PowerOn,
     ask.PowerOff,
+    ask.PowerCycle,
     ask.NetworkBoot,
     ask.SetDiskBoot,
     ask.RestartFromDisk,

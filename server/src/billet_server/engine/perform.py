@@ -107,7 +107,9 @@ class Performer:
             case ask.StartDeploy():
                 await self._deploy(host, effect)
             case _:
-                return await self._at_bmc(effect, self._open(host, credentials))
+                return await self._at_bmc(
+                    effect, self._open(host, credentials), off=not host.spec.disable_power_off
+                )
         return None
 
     def _open(self, host: Host, credentials: Credentials | None) -> Bmc:
@@ -118,7 +120,7 @@ class Performer:
         mac = host.spec.boot_mac_address.lower()
         return self._bmcs.open(BmcTarget(bmc.address, credentials, verify, mac))
 
-    async def _at_bmc(self, effect: ask.Effect, bmc: Bmc) -> PowerState:
+    async def _at_bmc(self, effect: ask.Effect, bmc: Bmc, *, off: bool) -> PowerState:
         match effect:
             case ask.CheckBmc() | ask.ReadPower():
                 return await bmc.power_state()
@@ -128,11 +130,14 @@ class Performer:
             case ask.PowerOff():
                 await _power_off(bmc, soft=effect.soft)
                 return PowerState.OFF
+            case ask.PowerCycle():
+                await _power_cycle(bmc, soft=effect.soft)
+                return PowerState.ON
             case ask.NetworkBoot():
-                await _boot(bmc, BootDevice.NETWORK, effect.mode)
+                await _boot(bmc, BootDevice.NETWORK, effect.mode, off=off)
                 return PowerState.ON
             case ask.RestartFromDisk():
-                await _boot(bmc, BootDevice.DISK, effect.mode)
+                await _boot(bmc, BootDevice.DISK, effect.mode, off=off)
                 return PowerState.ON
             case ask.SetDiskBoot():
                 await bmc.set_boot_device(BootDevice.DISK, mode=effect.mode)
@@ -201,8 +206,23 @@ async def _power_off(bmc: Bmc, *, soft: bool) -> None:
     await bmc.power_off()
 
 
-async def _boot(bmc: Bmc, device: BootDevice, mode: BootMode | None) -> None:
-    # Never "cycle": some BMCs drop a one-time boot device on it.
+async def _power_cycle(bmc: Bmc, *, soft: bool) -> None:
+    if soft:
+        try:
+            await bmc.power_cycle(soft=True)
+            return
+        except (errors.BmcUnsupported, errors.BmcRejected) as error:
+            log.info("soft restart refused, resetting the machine: %s", error)
+    await bmc.power_cycle()
+
+
+async def _boot(bmc: Bmc, device: BootDevice, mode: BootMode | None, *, off: bool) -> None:
+    if not off:
+        # disablePowerOff: once off, such a machine may not come on again.
+        await bmc.set_boot_device(device, mode=mode)
+        await bmc.power_cycle()
+        return
+    # Else never "cycle": some BMCs drop a one-time boot device on it.
     await bmc.power_off()
     await bmc.set_boot_device(device, mode=mode)
     await bmc.power_on()

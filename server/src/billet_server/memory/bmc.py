@@ -34,7 +34,8 @@ class MemoryMachine:
 
     Failures: ``unreachable``, ``hang`` (answers until the call after the next n, then none: see
     `MemoryBmcs.answer_s`), ``failures`` (raised by the next calls, one each, None lets one
-    pass), ``soft_off_works``/``soft_off_known``, ``ignores_override``, ``stuck_power``.
+    pass), ``soft_off_works``/``soft_off_known``/``soft_cycle_known``, ``ignores_override``,
+    ``stuck_power``.
     ``delay_s`` passes before each answer, ``power_delay_s`` until a power change is done.
     """
 
@@ -54,6 +55,7 @@ class MemoryMachine:
         self.hang: int | None = None
         self.failures: deque[BmcError | None] = deque()
         self.soft_off_works = self.soft_off_known = True
+        self.soft_cycle_known = False
         self.ignores_override = self.stuck_power = False
         self.delay_s = self.power_delay_s = 0.0
         self.open_sessions = 0
@@ -133,6 +135,14 @@ class MemoryBmc:
             await asyncio.sleep(self._bmcs.soft_off_s)
             raise self._still(machine, self._bmcs.soft_off_s)
         await self._change(machine, PowerState.OFF, self._bmcs.power_s)
+
+    async def power_cycle(self, *, soft: bool = False) -> None:
+        """Boot anew without being off in between."""
+        machine = await self._call("soft_cycle" if soft else "power_cycle")
+        if soft and not machine.soft_cycle_known:
+            raise BmcUnsupported(f"BMC {machine.address} cannot restart softly", "soft cycle")
+        await self._change(machine, PowerState.ON, self._bmcs.power_s)
+        machine.boot()
 
     async def set_boot_device(
         self, device: BootDevice, *, mode: BootMode | None = None, persistent: bool = False
