@@ -71,8 +71,8 @@ async def live(user, machine):
     assert await user.kubectl.run("get", "baremetalhosts") == ""
     assert await user.kubectl.run("get", "hardwaredata") == ""
     assert user.states[NAME] == [
-        "registering", "inspecting", "ready", "provisioning", "provisioned", "deprovisioning",
-        "ready", "powering off before delete", "deleting",
+        "registering", "inspecting", "preparing", "ready", "provisioning", "provisioned",
+        "deprovisioning", "ready", "powering off before delete", "deleting",
     ]  # fmt: skip
 
 
