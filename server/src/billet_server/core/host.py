@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from billet_server.core.states import is_known
+from billet_server.core.states import ERRORS_OF_2019, is_known, resume
 from billet_server.core.terms import BootMode, HostKey
 from billet_wire import RootDeviceHints
 
 FINALIZER = "baremetalhost.metal3.io"
+_UNKNOWN = "status.provisioning.state {!r} is not one of BareMetalHost's"
 
 
 class Bmc(msgspec.Struct, frozen=True, rename="camel"):
@@ -211,7 +212,9 @@ def parse_host(obj: Mapping[str, Any]) -> Host:
         spec = msgspec.convert(obj.get("spec") or {}, Spec, strict=False)
     except msgspec.ValidationError as error:
         spec, fault = Spec(), f"spec cannot be read: {error}"
-    status, status_fault = _parse_status(_without_nulls(obj.get("status") or {}))
+    status, status_fault = read_status(obj.get("status") or {})
+    if not status_fault:
+        status_fault = _resume(status, spec)
     return Host(
         key=HostKey(meta.get("namespace", ""), meta.get("name", "")),
         uid=meta.get("uid", ""),
@@ -225,6 +228,23 @@ def parse_host(obj: Mapping[str, Any]) -> Host:
         spec_fault=fault,
         status_fault=status_fault,
     )
+
+
+def _resume(status: Status, spec: Spec) -> str:
+    held = status.provisioning.image
+    status.provisioning.state = resume(
+        status.provisioning.state,
+        has_image=bool(held and held.url),
+        is_external=spec.externally_provisioned,
+        has_hardware=status.hardware is not None,
+    )
+    state = status.provisioning.state
+    return "" if is_known(state) else _UNKNOWN.format(state)
+
+
+def read_status(raw: Any) -> tuple[Status, str]:
+    """Return the status of an object or of a copy of it, and what is wrong with its state."""
+    return _parse_status(_without_nulls(raw))
 
 
 def _parse_status(raw: Any) -> tuple[Status, str]:
@@ -254,9 +274,9 @@ def _state_fault(provisioning: Any) -> str:
     if provisioning is None:
         return ""
     state = provisioning.get("state", "") if isinstance(provisioning, Mapping) else provisioning
-    if isinstance(state, str) and is_known(state):
+    if isinstance(state, str) and (is_known(state) or state in ERRORS_OF_2019):
         return ""
-    return f"status.provisioning.state {str(state)[:60]!r} is not one of BareMetalHost's"
+    return _UNKNOWN.format(str(state)[:60])
 
 
 def render_status(status: Status) -> dict[str, Any]:

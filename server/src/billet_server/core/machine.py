@@ -24,6 +24,7 @@ from billet_server.core.problems import Fault
 from billet_server.core.provisioning import deprovision, provision
 from billet_server.core.registering import register, unmanaged
 from billet_server.core.resting import externally_provisioned, provisioned, ready
+from billet_server.core.restoring import drop_foreign_error, restore
 from billet_server.core.seen import Rules, Seen
 from billet_server.core.states import State
 from billet_server.core.turn import REGISTRATION, Step, Turn
@@ -34,6 +35,9 @@ def step(host: Host, seen: Seen, now: datetime, rules: Rules) -> Step:
     if PAUSED in host.annotations:
         return Step(host.status, None, (), None)
     turn = Turn(host, seen, now, rules)
+    if not restore(turn):
+        return turn.finish()
+    drop_foreign_error(turn)
     if host.deleting:
         if FINALIZER in host.finalizers:
             delete(turn)

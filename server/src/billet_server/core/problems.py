@@ -105,6 +105,12 @@ CATALOGUE: dict[str, ProblemKind] = {
         " --subresource=status), or delete the object and create it anew",
         heals=False,
     ),
+    "status-annotation": ProblemKind(
+        "the status to be restored cannot be read",
+        "correct the annotation baremetalhost.metal3.io/status, or remove it: then the host"
+        " starts over, and a machine that runs its image is inspected",
+        heals=False,
+    ),
     "status-refused": ProblemKind(
         "the API refused what the server wrote",
         "compare the definitions with the server's version: kubectl apply -f crds/",

@@ -54,16 +54,43 @@ SYNONYMS = {
     "available": State.READY,
     # Of 2019: the hardware was known, and its profile was being chosen.
     "match profile": State.PREPARING,
-    # States of 2019 that left nothing of value on the disk: the host starts over.
-    "registration error": State.NONE,
-    "validation error": State.NONE,
-    "provisioning error": State.NONE,
 }
+
+ERRORS_OF_2019 = frozenset(
+    {
+        "registration error",
+        "validation error",
+        "provisioning error",
+        "power management error",
+    }
+)
+"""Metal3 of 2019 wrote these over the state; what the host was in is told by other facts."""
 
 
 def is_known(word: str) -> bool:
-    """Whether `read_state` knows the word."""
+    """Whether somebody wrote it who knows what it means."""
     return word in SYNONYMS or word in tuple(State)
+
+
+def resume(word: str, *, has_image: bool, is_external: bool, has_hardware: bool) -> str:
+    """Return the state to go on from where Metal3 of 2019 left a host in an error.
+
+    It chose what to do anew in each pass, from these facts; a changed Secret put even a host
+    whose image runs back to "registering". A machine that may run a system is left alone.
+    """
+    if word not in ERRORS_OF_2019 and not (word == State.REGISTERING and has_image):
+        return word
+    if has_image:
+        return State.PROVISIONED.value
+    if is_external:
+        return State.EXTERNALLY_PROVISIONED.value
+    if word == "provisioning error":
+        # Half an image may be on the disk.
+        return State.DEPROVISIONING.value
+    if has_hardware:
+        return State.READY.value
+    # Whose power failed must have been known; with no fact left, nobody knows what is there.
+    return word if word == "power management error" else State.NONE.value
 
 
 def read_state(word: str) -> State:
