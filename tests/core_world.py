@@ -8,6 +8,7 @@ from billet_server.core import effects as ask
 from billet_server.core.agents import AgentView
 from billet_server.core.annotations import STATUS
 from billet_server.core.booting import NETBOOT_PURPOSES
+from billet_server.core.capacity import Seats
 from billet_server.core.host import FINALIZER, Host, Image, Spec, Status, copy_status
 from billet_server.core.host import Bmc as BmcSpec
 from billet_server.core.machine import step
@@ -84,6 +85,7 @@ class World:
     mac_conflict: str = ""
     bmc_conflict: str = ""
     data_version: str = ""
+    seats: Seats = Seats()
     annotations: dict[str, str] = field(default_factory=dict)
     performed: list[ask.Effect] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
@@ -127,6 +129,7 @@ class World:
             self.outcome,
             self.bmc_conflict,
             self.data_version,
+            self.seats,
         )
         before = copy_status(self.status)
         decision = step(self.host, seen, self.now, self.rules)

@@ -45,6 +45,9 @@ class Inputs(NamedTuple):
     hand_over_s: float = 120.0
     bmc_timeout_s: float = 5.0
     workers: int = 64
+    max_inspecting: int = Rules().max_inspecting
+    max_provisioning: int = Rules().max_provisioning
+    max_cleaning: int = Rules().max_cleaning
     redfish_ca: str = ""
 
 
@@ -112,6 +115,13 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             faults.append(f"--kernel-argument: {error}")
     if not 0 < inputs.workers <= 1024:
         faults.append(f"--workers {inputs.workers} is not between 1 and 1024")
+    for label, places in (
+        ("--max-inspecting", inputs.max_inspecting),
+        ("--max-provisioning", inputs.max_provisioning),
+        ("--max-cleaning", inputs.max_cleaning),
+    ):
+        if places < 0:
+            faults.append(f"{label} {places} is negative; 0 is no limit")
     for label, seconds in (
         ("--boot-timeout", inputs.boot_timeout_s),
         ("--agent-call-timeout", inputs.agent_call_s),
@@ -157,6 +167,9 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             retry_base_s=inputs.retry_base_s,
             agent_lost_s=inputs.agent_lost_s,
             hand_over_s=inputs.hand_over_s,
+            max_inspecting=inputs.max_inspecting,
+            max_provisioning=inputs.max_provisioning,
+            max_cleaning=inputs.max_cleaning,
         ),
         workers=inputs.workers,
         bmc_timeout_s=inputs.bmc_timeout_s,

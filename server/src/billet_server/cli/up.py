@@ -134,6 +134,27 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="A BMC silent for so long does not answer; a Redfish answer may take 4 times as long.",
 )
 @click.option("--workers", default=64, show_default=True, help="Hosts worked on at once.")
+@click.option(
+    "--max-inspecting",
+    default=settings.Inputs().max_inspecting,
+    show_default=True,
+    metavar="N",
+    help="Hosts that may be inspected at once; 0: any number.",
+)
+@click.option(
+    "--max-provisioning",
+    default=settings.Inputs().max_provisioning,
+    show_default=True,
+    metavar="N",
+    help="Hosts that may be provisioned at once; 0: any number.",
+)
+@click.option(
+    "--max-cleaning",
+    default=settings.Inputs().max_cleaning,
+    show_default=True,
+    metavar="N",
+    help="Hosts that may be deprovisioned at once; 0: any number.",
+)
 @click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
 @click.option("-v", "--verbose", is_flag=True, help="Debug log.")
 def up(*, verbose: bool, **options: object) -> None:

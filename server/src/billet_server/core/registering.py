@@ -1,6 +1,7 @@
 """The states before a host is known: without a BMC, and getting to know it."""
 
 from billet_server.core.annotations import INSPECT
+from billet_server.core.capacity import Operation
 from billet_server.core.host import Period
 from billet_server.core.preflight import bmc_check, bmc_checked, credentials_status, preflight
 from billet_server.core.problems import Fault
@@ -32,15 +33,16 @@ def register(turn: Turn) -> None:
             turn.wait("bmc", f"trying the credentials at {spec.bmc.address}", "bmc")
             turn.ask(bmc_check(turn))
         return
-    status.operation_history.register.end = turn.now
-    turn.note("Registered", f"BMC {spec.bmc.address} accepts the credentials")
+    if status.operation_history.register.end is None:
+        status.operation_history.register.end = turn.now
+        turn.note("Registered", f"BMC {spec.bmc.address} accepts the credentials")
     if spec.externally_provisioned:
         turn.go(State.EXTERNALLY_PROVISIONED)
     elif spec.inspection_mode == "disabled" or turn.host.annotations.get(INSPECT) == "disabled":
         status.hardware_profile = spec.hardware_profile or "unknown"
         turn.note("InspectionSkipped", "inspection is disabled")
         turn.go(State.PREPARING)
-    else:
+    elif turn.place(Operation.INSPECT):
         status.operation_history.inspect = Period(start=turn.now)
         turn.note("InspectionStarted", "the ramdisk will report the hardware")
         turn.go(State.INSPECTING)

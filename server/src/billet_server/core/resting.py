@@ -1,5 +1,6 @@
 """The states in which a host is at rest: ready, provisioned, externally provisioned."""
 
+from billet_server.core.capacity import Operation
 from billet_server.core.host import Period
 from billet_server.core.images import same_image
 from billet_server.core.power import keep_power
@@ -19,6 +20,8 @@ def ready(turn: Turn) -> None:
         turn.go(State.PREPARING)
         return
     if spec.wanted_image is not None and spec.online:
+        if not turn.place(Operation.PROVISION):
+            return
         turn.status.provisioning.id = ""
         turn.go(State.PROVISIONING)
         return
@@ -40,7 +43,9 @@ def externally_provisioned(turn: Turn) -> None:
 def provisioned(turn: Turn) -> None:
     """Our image runs: keep the power, watch for another image or none."""
     held, wanted = turn.status.provisioning.image, turn.host.spec.wanted_image
-    if held is None or not same_image(held, wanted):
+    cleaned = turn.host.spec.automated_cleaning_mode != "disabled"
+    changed = held is None or not same_image(held, wanted)
+    if changed and (not cleaned or turn.place(Operation.CLEAN)):
         turn.status.operation_history.deprovision = Period(start=turn.now)
         turn.note("DeprovisioningStarted", "spec.image was removed or changed")
         turn.go(State.DEPROVISIONING)

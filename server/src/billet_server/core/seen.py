@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from billet_server.core.agents import AgentView
+from billet_server.core.capacity import Seats
 from billet_server.core.effects import Outcome
 from billet_server.core.problems import Fault
 from billet_server.core.terms import PowerState
@@ -55,6 +56,7 @@ class Seen(NamedTuple):
     outcome: Outcome | None = None
     bmc_conflict: str = ""
     data_version: str = ""
+    seats: Seats = Seats()
 
 
 class Rules(NamedTuple):
@@ -62,7 +64,7 @@ class Rules(NamedTuple):
 
     ``agent_return_s`` is for an agent whose machine shows another agent already; ``job_start_s``
     until a job's first report, ``job_cancel_s`` until an unwanted job has stopped,
-    ``job_stall_s`` without any news of a running job.
+    ``job_stall_s`` without any news of a running job. ``max_…``: hosts at once, 0 for no limit.
     """
 
     ready_word: str = "ready"
@@ -79,3 +81,6 @@ class Rules(NamedTuple):
     retry_base_s: float = 10.0
     retry_cap_s: float = 600.0
     give_up_deleting_after: int = 3
+    max_inspecting: int = 50
+    max_provisioning: int = 20
+    max_cleaning: int = 50

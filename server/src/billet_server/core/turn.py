@@ -11,6 +11,16 @@ from typing import NamedTuple, TypeVar
 from billet_server.core import host as hosts
 from billet_server.core import problems
 from billet_server.core.backoff import retry_delay
+from billet_server.core.capacity import (
+    CAPACITY,
+    DELAYED,
+    OPERATIONS,
+    Operation,
+    Seat,
+    claim_of,
+    describe_wait,
+    look_again_s,
+)
 from billet_server.core.effects import Effect, Outcome, RemoveAnnotations
 from billet_server.core.host import Host, ProblemStatus, Progress, Status, Waiting
 from billet_server.core.seen import Rules, Seen
@@ -62,6 +72,7 @@ class Turn:
         self.events: list[EventNote] = []
         self._requeue_s: float | None = None
         self._waiting: Waiting | None = None
+        self._delayed: tuple[Operation, Seat] | None = None
         self._heal_clock()
 
     @property
@@ -159,8 +170,26 @@ class Turn:
         self.status.error_count += 1
         self._record(fault, error_type, None)
 
+    def place(self, operation: Operation) -> bool:
+        """Whether the host may begin an operation now; if not, it waits for its place.
+
+        Deleting an object waits for nobody, and what is under way goes on.
+        """
+        seat: Seat = getattr(self.seen.seats, operation)
+        if self.host.deleting or seat.granted or self._holds(operation):
+            return True
+        self._delayed = operation, seat
+        self.look_again(look_again_s(seat))
+        return False
+
     def blocked(self) -> bool:
-        """Whether a recorded problem forbids trying now; says until when."""
+        """Whether a recorded problem or the want of a place forbids trying now; says so."""
+        if self._blocked_by_problem():
+            return True
+        operation = self._limited()
+        return operation is not None and not self.place(operation)
+
+    def _blocked_by_problem(self) -> bool:
         problem = self.status.problem
         if problem is None or problem.basis != self.basis:
             return False
@@ -189,10 +218,42 @@ class Turn:
 
     def finish(self) -> Step:
         """Return the decision."""
+        self._settle_delay()
         self.status.waiting = self._waiting
         if self.status != self.host.status:
             self.status.last_updated = self.now
         return Step(self.status, self.effect, tuple(self.events), self._requeue_s, self.basis)
+
+    def _holds(self, operation: Operation) -> bool:
+        """Whether the host had a place for this operation before this pass."""
+        held = claim_of(self.host.status)
+        return held is not None and held.held and held.operation is operation
+
+    def _limited(self) -> Operation | None:
+        """Return what the present state needs a place for; without a ramdisk there is no need."""
+        operation = OPERATIONS.get(self.state)
+        cleans = self.host.spec.automated_cleaning_mode != "disabled"
+        return operation if cleans or operation is not Operation.CLEAN else None
+
+    def _settle_delay(self) -> None:
+        """Say that the host waits for a place, unless a problem makes it wait for more."""
+        status, before = self.status, self.host.status.waiting
+        entered = self._limited()
+        if entered is not None and self._waiting is None and self.effect is None:
+            self.place(entered)
+        if self._delayed is not None and not self._waits_for_problem():
+            operation, seat = self._delayed
+            self.wait("capacity", describe_wait(operation, seat), "billet")
+            status.operational_status = DELAYED
+            if before is None or before.cause != CAPACITY:
+                text = f"all {seat.limit} places to {operation} are taken; waiting for one"
+                self.note("Delayed", text)
+        elif status.operational_status == DELAYED:
+            status.operational_status = "error" if status.problem is not None else "OK"
+
+    def _waits_for_problem(self) -> bool:
+        cause = self._waiting.cause if self._waiting is not None else ""
+        return self.status.problem is not None and cause in ("retry", "change")
 
     @property
     def _longest(self) -> float:

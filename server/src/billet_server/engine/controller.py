@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from billet_server import errors
 from billet_server.core import effects as ask
 from billet_server.core.bmcaddress import machine_key
+from billet_server.core.capacity import claim_of, claim_of_object
 from billet_server.core.host import Host, host_patch, parse_host
 from billet_server.core.machine import step, trouble
 from billet_server.core.problems import Fault
@@ -26,6 +27,7 @@ from billet_server.core.terms import Credentials, HostKey
 from billet_server.core.turn import EventNote, Step
 from billet_server.engine import indexes
 from billet_server.engine.informer import Informer
+from billet_server.engine.limits import Limits
 from billet_server.engine.memo import Memo
 from billet_server.engine.perform import Performer, describe
 from billet_server.engine.queue import WorkQueue
@@ -105,6 +107,7 @@ class Controller:
         self._clock_offset_s = self._offset_s()
         self._memos: dict[HostKey, Memo] = {}
         self.queue: WorkQueue[HostKey] = WorkQueue(clock)
+        self.limits = Limits(self._rules, clock, self.queue.add)
         self.hosts = Informer(
             api,
             BARE_METAL_HOST,
@@ -247,7 +250,12 @@ class Controller:
         if self._too_soon(key, memo, patch, decision):
             return None
         if patch:
-            await self._write_status(host, memo, patch)
+            # Before anything is awaited: no other host may be given the same place.
+            self.limits.reserve(key, claim_of(decision.status))
+            try:
+                await self._write_status(host, memo, patch)
+            finally:
+                self.limits.end_reservation(key)
         memo.outcome = None
         for note in decision.events:
             await self._recorder.record(host, note)
@@ -305,6 +313,7 @@ class Controller:
             outcome=memo.outcome,
             bmc_conflict=self._elder(host, "machine", machine_key(host.spec.bmc.address)),
             data_version=data_version(host, self.secrets.get),
+            seats=self.limits.seats(host.key),
         )
         return seen, credentials
 
@@ -347,7 +356,9 @@ class Controller:
     def _host_changed(self, old: Object | None, new: Object | None) -> None:
         obj = new if new is not None else old
         assert obj is not None
-        self.queue.add(indexes.key_of(obj))
+        key = indexes.key_of(obj)
+        self.limits.observe(key, claim_of_object(new) if new is not None else None)
+        self.queue.add(key)
         for index, function in indexes.SHARED.items():
             before, after = function(old or {}), function(new or {})
             if before != after:
