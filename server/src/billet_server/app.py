@@ -21,7 +21,7 @@ from billet_server.bmc.registry import BmcRegistry
 from billet_server.boot.dhcp import DhcpSettings
 from billet_server.boot.dnsmasq import Dnsmasq
 from billet_server.boot.http import BootHttp
-from billet_server.core.validate import validate_host
+from billet_server.core.validate import host_warnings, validate_host
 from billet_server.engine.clock import SystemClock
 from billet_server.engine.controller import Controller
 from billet_server.engine.directory import AgentAddress, Directory
@@ -130,7 +130,8 @@ async def _start_api(
     settings: Settings, stack: contextlib.AsyncExitStack, announce: Announce
 ) -> Path:
     validators = {BARE_METAL_HOST: _host_faults}
-    server = ApiServer(settings.state_dir, validators=validators)
+    advisers = {BARE_METAL_HOST: host_warnings}
+    server = ApiServer(settings.state_dir, validators=validators, advisers=advisers)
     handed = None if settings.api_fd is None else socket.socket(fileno=settings.api_fd)
     await server.start(host=settings.api_host, port=settings.api_port, sock=handed)
     stack.push_async_callback(server.stop)

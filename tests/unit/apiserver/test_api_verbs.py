@@ -159,6 +159,41 @@ async def test_validators_of_the_product_are_asked(running, connect, make_host):
     await client.close()
 
 
+async def test_advisers_of_the_product_warn_with_every_field_validation(
+    running, connect, make_host
+):
+    def advise(new, old):
+        return [f"{new['spec']['description']} after {old and old['spec'].get('description')}"]
+
+    client = connect(await running(advisers={BARE_METAL_HOST: advise}))
+    path = f"{client.hosts}/h1"
+    for validation in ("Strict", "Warn", "Ignore"):
+        query = f"?fieldValidation={validation}&dryRun=All"
+        answer = await client("POST", client.hosts + query, make_host(description="a"))
+        assert answer.headers.getall("Warning") == ['299 - "a after None"']
+    await client.make(client.hosts, make_host(description="a"))
+    answer = await client.patch(path, {"spec": {"description": "b"}})
+    assert answer.headers.getall("Warning") == ['299 - "b after a"']
+    await client.close()
+
+
+@pytest.mark.parametrize("name", ["a\nInjected: 1", 'quote"', "back\\slash", "Ü€", "\x7f\x00", ""])
+async def test_a_warning_is_one_header_whatever_the_field_is_called(client, make_host, name):
+    answer = await client("POST", client.hosts, make_host(**{name: 1}))
+    assert answer.status == 201
+    (warning,) = answer.headers.getall("Warning")
+    assert warning.startswith('299 - "unknown field')
+    assert "Injected" not in answer.headers
+
+
+async def test_a_flood_of_warnings_is_cut_as_in_a_cluster(client, make_host):
+    fields = {f"field{number}" + "x" * 1000: 1 for number in range(100)}
+    answer = await client("POST", client.hosts, make_host(**fields))
+    warnings = answer.headers.getall("Warning")
+    assert len(warnings) == 16
+    assert sum(map(len, warnings)) < 5000
+
+
 # --- update and patch --------------------------------------------------------------------------
 
 

@@ -25,6 +25,9 @@ from billet_server.ports import CRD, Kind, Object
 Validator = Callable[[Object, Object | None], list[FieldError]]
 """Gets the new object and the old one (None: create); returns what is wrong."""
 
+Adviser = Callable[[Object, Object | None], list[str]]
+"""Gets the same; returns warnings for the client."""
+
 Validation = Literal["Strict", "Warn", "Ignore"]
 Subresource = Literal["", "status"]
 

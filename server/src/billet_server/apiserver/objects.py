@@ -8,6 +8,7 @@ from typing import NamedTuple
 from billet_server.apiserver import encoding
 from billet_server.apiserver.admission import (
     Admitted,
+    Adviser,
     Subresource,
     Validation,
     Validator,
@@ -85,9 +86,11 @@ class Objects:
         validators: Mapping[Kind, Validator],
         now: Callable[[], datetime],
         *,
+        advisers: Mapping[Kind, Adviser] | None = None,
         protected_crds: frozenset[str] = frozenset(),
     ) -> None:
         self._store, self._registry = store, registry
+        self._advisers = advisers or {}
         self._validators, self._now = validators, now
         self._protected = protected_crds
 
@@ -105,8 +108,16 @@ class Objects:
         obj = check_identity(resource, obj, namespace, "")
         if resource.kind.namespaced:
             self._check_namespace(resource, namespace, obj["metadata"].get("name") or "")
-        admitted = admit_create(
-            resource, obj, self._now(), validation=options.validation, validators=self._validators
+        admitted = self._advise(
+            resource,
+            None,
+            admit_create(
+                resource,
+                obj,
+                self._now(),
+                validation=options.validation,
+                validators=self._validators,
+            ),
         )
         new = self._settle_crd(resource, admitted.obj)
         name = new["metadata"]["name"]
@@ -263,7 +274,7 @@ class Objects:
         options: WriteOptions,
         subresource: Subresource,
     ) -> Admitted:
-        return admit_update(
+        admitted = admit_update(
             resource,
             obj,
             old,
@@ -271,6 +282,13 @@ class Objects:
             validation=options.validation,
             validators=self._validators,
         )
+        return self._advise(resource, old, admitted)
+
+    def _advise(self, resource: Resource, old: Object | None, admitted: Admitted) -> Admitted:
+        adviser = self._advisers.get(resource.kind)
+        if adviser is None:
+            return admitted
+        return Admitted(admitted.obj, [*admitted.warnings, *adviser(admitted.obj, old)])
 
     def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         body = self._store.get(Key(NAMESPACES, "", namespace))

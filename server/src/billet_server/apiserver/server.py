@@ -13,7 +13,7 @@ from aiohttp import web
 
 from billet_server import pki
 from billet_server.apiserver import encoding
-from billet_server.apiserver.admission import Validator
+from billet_server.apiserver.admission import Adviser, Validator
 from billet_server.apiserver.auth import ensure_token
 from billet_server.apiserver.collector import Collector
 from billet_server.apiserver.definitions import Definition, builtin_definitions, load_crds
@@ -53,6 +53,7 @@ class ApiServer:
         *,
         crds: Sequence[Object] | None = None,
         validators: Mapping[Kind, Validator] | None = None,
+        advisers: Mapping[Kind, Adviser] | None = None,
         namespace: str = "default",
         authority: pki.Authority | None = None,
         names: Iterable[str] = (),
@@ -67,7 +68,7 @@ class ApiServer:
         self._state_dir = state_dir
         self._definitions = definitions
         self._crds = crds
-        self._validators = dict(validators or {})
+        self._validators, self._advisers = dict(validators or {}), dict(advisers or {})
         self._namespace = namespace
         self._given_authority = authority
         self._names = set(names)
@@ -122,6 +123,7 @@ class ApiServer:
             registry,
             self._validators,
             self._now,
+            advisers=self._advisers,
             protected_crds=frozenset(crd["metadata"]["name"] for crd in crds),
         )
         self._hub.listen(_CrdListener(registry))

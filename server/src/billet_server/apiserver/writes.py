@@ -26,6 +26,7 @@ from billet_server.apiserver.target import (
     parse_list_query,
     parse_write_options,
 )
+from billet_server.apiserver.warning_headers import render_warnings
 from billet_server.errors import ApiError
 from billet_server.ports import Object
 
@@ -145,9 +146,8 @@ class Writes:
             status=201 if done.created else 200,
             content_type="application/json",
         )
-        for warning in done.warnings:
-            quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{quoted}"')
+        for warning in render_warnings(done.warnings):
+            response.headers.add("Warning", warning)
         return response
 
 

@@ -11,14 +11,26 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 SCHEMES = ("ipmi", "libvirt", "redfish", "redfish+http", "redfish+https")
 
-METAL3_ONLY = frozenset(
-    name + transport
-    for name in ("idrac", "idrac-redfish", "idrac-virtualmedia", "redfish-virtualmedia",
-                 "redfish-uefihttp", "ilo4", "ilo4-virtualmedia", "ilo5", "ilo5-redfish",
-                 "ilo5-virtualmedia", "irmc", "ibmc")
+_BY_NETWORK = "use redfish:// and network boot"
+METAL3_ONLY = {
+    name + transport: advice
+    for name, advice in (
+        ("idrac", "use redfish:// (iDRAC 8 and later) or ipmi://"),
+        ("idrac-redfish", "use redfish://"),
+        ("idrac-virtualmedia", _BY_NETWORK),
+        ("redfish-virtualmedia", _BY_NETWORK),
+        ("redfish-uefihttp", _BY_NETWORK),
+        ("ilo4", "use ipmi://"),
+        ("ilo4-virtualmedia", "use ipmi://"),
+        ("ilo5", "use redfish:// or ipmi://"),
+        ("ilo5-redfish", "use redfish://"),
+        ("ilo5-virtualmedia", _BY_NETWORK),
+        ("irmc", "use redfish:// or ipmi://"),
+        ("ibmc", "use redfish:// or ipmi://"),
+    )
     for transport in ("", "+http", "+https")
-)  # fmt: skip
-"""Schemes Metal3 has or had and Billet lacks: named, so that the message can say so."""
+}
+"""Schemes Metal3 has or had and Billet lacks, and what reaches the same machine instead."""
 
 PRIVILEGE_LEVELS = {"CALLBACK": 1, "USER": 2, "OPERATOR": 3, "ADMINISTRATOR": 4}
 """``?privilegelevel=`` words and their IPMI numbers (IPMI 2.0 table 22-28)."""
@@ -51,7 +63,8 @@ def address_fault(address: str) -> str:
     scheme, rest = split_scheme(address)
     if scheme not in SCHEMES:
         if scheme in METAL3_ONLY:
-            return f"the BMC scheme {scheme}:// of Metal3 is not supported yet; {_KNOWN}"
+            text = f"the BMC scheme {scheme}:// of Metal3 is not supported yet"
+            return f"{text}: {METAL3_ONLY[scheme]}; {_KNOWN}"
         return f"unknown BMC scheme {scheme}://; {_KNOWN}"
     try:
         parts = urlsplit("//" + rest)

@@ -1,0 +1,1 @@
+"""What `core.validate` checks, a file per topic."""
