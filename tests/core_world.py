@@ -77,6 +77,7 @@ class World:
     boot: BootSeen = BootSeen()
     outcome: ask.Outcome | None = None
     bmc_fault: Fault | None = None
+    refused: type | None = None
     job_fault: JobProblem | None = None
     netboots: bool = True
     job_steps: int = 2
@@ -261,6 +262,8 @@ class World:
     def _bmc(self, effect: ask.Effect) -> ask.Outcome:
         if self.bmc_fault is not None:
             return ask.Outcome(effect, self.bmc_fault)
+        if self.refused is not None and isinstance(effect, self.refused):
+            return ask.Outcome(effect, Fault("bmc-rejected", "metal3/node01: node busy"))
         match effect:
             case ask.PowerOn():
                 self.power = PowerState.ON

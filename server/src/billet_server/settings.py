@@ -41,6 +41,8 @@ class Inputs(NamedTuple):
     agent_call_s: float = 600.0
     power_poll_s: float = 60.0
     retry_base_s: float = 10.0
+    max_retries: int = 10
+    max_provisioning_retries: int = 5
     agent_lost_s: float = 60.0
     hand_over_s: float = 120.0
     bmc_timeout_s: float = 5.0
@@ -119,6 +121,8 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         ("--max-inspecting", inputs.max_inspecting),
         ("--max-provisioning", inputs.max_provisioning),
         ("--max-cleaning", inputs.max_cleaning),
+        ("--max-retries", inputs.max_retries),
+        ("--max-provisioning-retries", inputs.max_provisioning_retries),
     ):
         if places < 0:
             faults.append(f"{label} {places} is negative; 0 is no limit")
@@ -165,6 +169,8 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             agent_call_s=inputs.agent_call_s,
             power_poll_s=inputs.power_poll_s,
             retry_base_s=inputs.retry_base_s,
+            max_retries=inputs.max_retries,
+            max_provisioning_retries=inputs.max_provisioning_retries,
             agent_lost_s=inputs.agent_lost_s,
             hand_over_s=inputs.hand_over_s,
             max_inspecting=inputs.max_inspecting,

@@ -12,7 +12,15 @@ import yaml
 from billet_lab.faults import Faults
 from billet_server.cli.root import installed_plugins, root_with
 from billet_server.core import problems, turn
-from billet_server.core.host import Boot, ProblemStatus, Progress, Spec, Waiting, parse_host
+from billet_server.core.host import (
+    Boot,
+    Failures,
+    ProblemStatus,
+    Progress,
+    Spec,
+    Waiting,
+    parse_host,
+)
 from billet_server.core.states import TRANSITIONS, State
 from billet_server.core.validate import validate_host
 
@@ -216,7 +224,8 @@ def test_fields_are_either_acted_on_or_not():
 
 
 def test_status_additions_are_listed_field_by_field():
-    parts = {"progress": Progress, "waiting": Waiting, "boot": Boot, "problem": ProblemStatus}
+    parts = {"progress": Progress, "waiting": Waiting, "boot": Boot, "problem": ProblemStatus,
+             "failures": Failures}  # fmt: skip
     for row in table(section(page("docs/reference.md"), "Additions to `status`")):
         field = names(row[0])[0]
         content = row[1].partition(";")[0].partition("(")[0]

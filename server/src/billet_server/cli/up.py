@@ -110,6 +110,20 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="To the first retry; doubles up to 600.",
 )
 @click.option(
+    "--max-retries",
+    default=10,
+    show_default=True,
+    metavar="COUNT",
+    help="Of registration, inspection, cleaning, power switching; 0: as many as it takes.",
+)
+@click.option(
+    "--max-provisioning-retries",
+    default=5,
+    show_default=True,
+    metavar="COUNT",
+    help="Of one image; 0: as many as it takes.",
+)
+@click.option(
     "--agent-lost",
     "agent_lost_s",
     default=60.0,

@@ -91,9 +91,11 @@ def job_result(turn: Turn, agent: AgentView, start: StartJob, error_type: str) -
     if report.state == "running":
         _follow(turn, agent, report, error_type)
     elif report.problem is not None:
+        next_job(turn)
         turn.fail(of_agent(report.problem, str(turn.host.key)), error_type)
     else:
         text = f"{turn.host.key}: the agent's job {_kind(report)} ended {report.state}, unasked"
+        next_job(turn)
         turn.fail(Fault("agent-internal", text), error_type)
     return None
 
@@ -116,6 +118,17 @@ def _start(turn: Turn, start: StartJob, error_type: str) -> None:
         turn.ask(start)
     # Without a first report the job is sent again: the agent knows it by its id.
     turn.look_again(5.0)
+
+
+def job_number(turn: Turn) -> int:
+    """Return the part of a job's id that makes a retry a new job, and a repetition not."""
+    return turn.status.boot.failed_jobs if turn.status.boot is not None else 0
+
+
+def next_job(turn: Turn) -> None:
+    """Say that the present job failed: the next is another one."""
+    if turn.status.boot is not None:
+        turn.status.boot.failed_jobs += 1
 
 
 def nothing_runs(turn: Turn, error_type: str) -> bool:
@@ -245,16 +258,21 @@ def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
     lost_s = turn.rules.agent_lost_s if rival is None else turn.rules.agent_return_s
     until = _began(turn, last_seen) + timedelta(seconds=lost_s)
     power = turn.seen.power
-    if power is not None and power.at > last_seen and power.state is PowerState.OFF:
-        turn.status.boot, turn.status.powered_on = None, False
-        turn.fail(Fault("agent-lost", f"{key}: agent silent and the power is off"), error_type)
-        return
-    if turn.exact_now >= until:
+    off = power is not None and power.at > last_seen and power.state is PowerState.OFF
+    if off or turn.exact_now >= until:
+        text = "the agent is silent, and the power is not known to be off"
+        if off:
+            text, turn.status.powered_on = "the agent is silent and the power is off", False
+        elif rival is not None:
+            text = _RESTARTED
         turn.status.boot = None
-        text = f"{key}: agent silent since {last_seen:%H:%M:%S} UTC, power is not known to be off"
-        if rival is not None:
-            text = f"{key}: {_RESTARTED}"
-        turn.fail(Fault("agent-lost", text), error_type)
+        # Between two tries, or given up, nothing is lost by it: the next try boots again.
+        if not turn.blocked():
+            evidence = f"last heard of at {last_seen:%Y-%m-%d %H:%M:%S} UTC"
+            turn.fail(Fault("agent-lost", f"{key}: {text}", evidence), error_type)
+        return
+    if turn.blocked():
+        turn.look_again((until - turn.exact_now).total_seconds())
         return
     turn.wait("agent-return", "the agent's connection is lost; it may come back", "machine", until)
     _poll_power(turn, _LOST_POWER_POLL)

@@ -139,7 +139,8 @@ class Boot(msgspec.Struct, rename="camel", omit_defaults=True):
     """A network boot in progress or an agent session that came of it.
 
     ``purpose`` is inspect, provision, hand-over, deprovision or idle (agent stays, nothing to
-    do). ``started_at`` is set once the BMC was told and the power is on.
+    do). ``started_at`` is set once the BMC was told and the power is on. ``failed_jobs`` is
+    part of job ids: the next try is a new job.
     """
 
     nonce: str = ""
@@ -150,18 +151,37 @@ class Boot(msgspec.Struct, rename="camel", omit_defaults=True):
     agent_id: str = msgspec.field(name="agentID", default="")
     agent_connected_at: datetime | None = None
     handed_over_at: datetime | None = None
+    failed_jobs: int = 0
 
 
 class ProblemStatus(msgspec.Struct, rename="camel", omit_defaults=True):
-    """The present problem. A change of ``basis`` (spec, Secret) retries at once."""
+    """The present problem. A change of ``basis`` (spec, Secret) retries at once.
+
+    ``cause`` is the last failure's id when the problem is that there were too many.
+    """
 
     id: str = ""
+    cause: str = ""
     message: str = ""
     evidence: str = ""
     advice: str = ""
     basis: str = ""
     since: datetime | None = None
     next_retry_at: datetime | None = None
+
+
+class Failures(msgspec.Struct, rename="camel", omit_defaults=True):
+    """How often each operation failed since it succeeded last, or ``basis`` changed.
+
+    Provisioning has Metal3's own field for it.
+    """
+
+    basis: str = ""
+    registration: int = 0
+    inspection: int = 0
+    preparation: int = 0
+    deprovisioning: int = 0
+    power: int = 0
 
 
 class Status(msgspec.Struct, rename="camel"):
@@ -183,6 +203,9 @@ class Status(msgspec.Struct, rename="camel"):
     waiting: Waiting | None = None
     boot: Boot | None = None
     problem: ProblemStatus | None = None
+    failures: Failures | None = None
+    provisioning_fail_count: int | None = None
+    last_attempted_image: Image | None = None
 
 
 _OWNED = sorted(field.encode_name for field in msgspec.structs.fields(Status))
@@ -317,7 +340,7 @@ def copy_status(status: Status) -> Status:
     new = copy.copy(status)
     for name in ("provisioning", "progress", "waiting", "boot", "problem", "operation_history"):
         setattr(new, name, copy.copy(getattr(status, name)))
-    for name in ("good_credentials", "tried_credentials"):
+    for name in ("good_credentials", "tried_credentials", "failures"):
         setattr(new, name, copy.copy(getattr(status, name)))
     history = new.operation_history
     for name in ("register", "inspect", "provision", "deprovision"):

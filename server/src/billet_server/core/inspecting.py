@@ -1,6 +1,6 @@
 """Inspection: the ramdisk reports the hardware."""
 
-from billet_server.core.booting import IDLE, agent_for, job_result
+from billet_server.core.booting import IDLE, agent_for, job_number, job_result, next_job
 from billet_server.core.effects import PutHardwareData, StartInspect
 from billet_server.core.hardware import render_hardware
 from billet_server.core.problems import Fault
@@ -24,11 +24,12 @@ def inspect(turn: Turn) -> None:
     agent = agent_for(turn, "inspect", INSPECTION)
     if agent is None:
         return
-    job_id = f"inspect/{period.start:%Y%m%dT%H%M%SZ}/{status.error_count}"
+    job_id = f"inspect/{period.start:%Y%m%dT%H%M%SZ}/{job_number(turn)}"
     report = job_result(turn, agent, StartInspect(job_id), INSPECTION)
     if report is None:
         return
     if report.inspect is None:
+        next_job(turn)
         turn.fail(Fault("inspection-empty", f"{turn.host.key}: empty inventory"), INSPECTION)
     elif not turn.blocked():
         status.provisioning.boot_mode = agent.boot_mode

@@ -13,7 +13,8 @@ own work. States and legal transitions are in `states`; problems and their retri
 
 from datetime import datetime
 
-from billet_server.core.annotations import PAUSED
+from billet_server.core import retries
+from billet_server.core.annotations import PAUSED, RETRY
 from billet_server.core.deleting import delete
 from billet_server.core.effects import AddFinalizer, ForgetAgent
 from billet_server.core.host import FINALIZER, Host, Period
@@ -38,7 +39,11 @@ def step(host: Host, seen: Seen, now: datetime, rules: Rules) -> Step:
     if not restore(turn):
         return turn.finish()
     drop_foreign_error(turn)
-    if host.deleting:
+    retries.forget_if_edited(host, turn.status, turn.basis)
+    wish = RETRY in host.annotations and FINALIZER in host.finalizers
+    if wish and seen.outcome is None:
+        turn.retry_now(RETRY)
+    elif host.deleting:
         if FINALIZER in host.finalizers:
             delete(turn)
     elif FINALIZER not in host.finalizers:
@@ -46,6 +51,8 @@ def step(host: Host, seen: Seen, now: datetime, rules: Rules) -> Step:
     else:
         _live(turn)
     _let_go(turn)
+    if wish and turn.effect is None:
+        turn.look_again(0.0)  # What just ended came first.
     return turn.finish()
 
 

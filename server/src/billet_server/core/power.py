@@ -1,5 +1,6 @@
 """Keeping a stable host's power as ``spec.online`` says."""
 
+from billet_server.core import retries
 from billet_server.core.backoff import share
 from billet_server.core.effects import PowerOff, PowerOn, ReadPower
 from billet_server.core.states import State
@@ -11,7 +12,11 @@ def keep_power(turn: Turn) -> None:
     """Read the power once a minute and switch it where it differs from ``spec.online``."""
     last = turn.seen.outcome
     if last is not None and isinstance(last.effect, PowerOn | PowerOff | ReadPower) and last.fault:
-        turn.fail(last.fault, POWER)
+        if not (isinstance(last.effect, ReadPower) and _given_up(turn)):
+            turn.fail(last.fault, POWER)
+            return
+        turn.look_again(turn.rules.power_poll_s)
+        turn.blocked()
         return
     _drop_lost_ramdisk(turn)
     seen = turn.seen.power
@@ -21,7 +26,8 @@ def keep_power(turn: Turn) -> None:
         return
     age_s = (turn.exact_now - seen.at).total_seconds() if seen is not None else poll_s
     if seen is None or not 0 <= age_s < poll_s:
-        if not turn.blocked():
+        # Reading goes on where switching was given up: the machine may have been switched by hand.
+        if not turn.blocked() or _given_up(turn):
             turn.ask(ReadPower())
         return
     turn.look_again(poll_s - age_s)
@@ -34,8 +40,16 @@ def keep_power(turn: Turn) -> None:
         turn.status.boot = None
     if on != turn.host.spec.online:
         _switch(turn)
-    elif turn.status.error_type == POWER:
+        return
+    retries.succeeded(turn.status, "power")
+    if turn.status.error_type == POWER:
         turn.clear_problem()
+
+
+def _given_up(turn: Turn) -> bool:
+    """Whether switching was given up for another reason than a wrong password."""
+    problem = turn.status.problem
+    return problem is not None and problem.id == retries.EXHAUSTED and problem.cause != "bmc-auth"
 
 
 def _first_look_s(turn: Turn) -> float:

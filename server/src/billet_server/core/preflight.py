@@ -2,6 +2,7 @@
 
 import re
 
+from billet_server.core import retries
 from billet_server.core.effects import CheckBmc
 from billet_server.core.host import CredentialsStatus, SecretReference
 from billet_server.core.problems import Fault
@@ -81,6 +82,7 @@ def bmc_checked(turn: Turn) -> bool:
         turn.fail(last[1].fault, REGISTRATION)
         return False
     turn.status.good_credentials = credentials_status(turn)
+    retries.succeeded(turn.status, "registration")
     if last[1].power is not PowerState.UNKNOWN:
         turn.status.powered_on = last[1].power is PowerState.ON
     if turn.status.error_type == REGISTRATION:

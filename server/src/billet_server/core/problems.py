@@ -248,6 +248,11 @@ CATALOGUE: dict[str, ProblemKind] = {
     "inspection-empty": ProblemKind(
         "the agent reported no inventory", "look at the agent's log", heals=True
     ),
+    "retries-exhausted": ProblemKind(
+        "an operation failed too often and is not tried again",
+        "look at the last cause; then edit the host, or annotate it with billet.dev/retry",
+        heals=False,
+    ),
     "agent-busy": ProblemKind("the agent is busy with another job", "it is tried again", True),
     "agent-internal": ProblemKind(
         "the agent failed in a way it did not expect",

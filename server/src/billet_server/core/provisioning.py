@@ -8,6 +8,7 @@ from billet_server.core.booting import (
     IDLE,
     agent_for,
     boot_mode,
+    job_number,
     job_result,
     nothing_runs,
 )
@@ -76,7 +77,7 @@ def _deploy(turn: Turn, image: Image) -> StartDeploy:
     status = turn.status
     hints = _hints(turn)
     what = image_key(image) if hints is None else f"{image_key(image)}-{hints_key(hints)}"
-    job_id = f"deploy/{status.provisioning.id}/{what}/{status.error_count}"
+    job_id = f"deploy/{status.provisioning.id}/{what}/{job_number(turn)}"
     clean = turn.host.spec.automated_cleaning_mode != "disabled"
     return StartDeploy(job_id, image, hints, clean)
 
@@ -206,7 +207,7 @@ def deprovision(turn: Turn) -> None:
     if agent is None:
         return
     assert period.start is not None
-    job_id = f"clean/{period.start:%Y%m%dT%H%M%SZ}/{status.error_count}"
+    job_id = f"clean/{period.start:%Y%m%dT%H%M%SZ}/{job_number(turn)}"
     report = job_result(turn, agent, StartClean(job_id), PROVISIONING)
     if report is not None:
         wiped = ", ".join(report.clean.wiped) if report.clean else ""

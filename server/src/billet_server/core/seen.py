@@ -64,7 +64,8 @@ class Rules(NamedTuple):
 
     ``agent_return_s`` is for an agent whose machine shows another agent already; ``job_start_s``
     until a job's first report, ``job_cancel_s`` until an unwanted job has stopped,
-    ``job_stall_s`` without any news of a running job. ``max_…``: hosts at once, 0 for no limit.
+    ``job_stall_s`` without any news of a running job. ``max_…``: hosts at once, retries;
+    0 for no limit.
     """
 
     ready_word: str = "ready"
@@ -84,3 +85,5 @@ class Rules(NamedTuple):
     max_inspecting: int = 50
     max_provisioning: int = 20
     max_cleaning: int = 50
+    max_retries: int = 10
+    max_provisioning_retries: int = 5

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 from billet_server.core import host as hosts
-from billet_server.core import problems
+from billet_server.core import problems, retries
 from billet_server.core.backoff import retry_delay
 from billet_server.core.capacity import (
     CAPACITY,
@@ -90,6 +90,8 @@ class Turn:
         """Enter another state; clears progress and errors."""
         if not is_legal(self.state, state):
             raise AssertionError(f"illegal transition {self.state.value!r} -> {state.value!r}")
+        if state is not self.state:
+            retries.forget(self.status)
         word = self.rules.ready_word if state is State.READY else state.value
         self.status.provisioning.state = word
         self.status.progress = None
@@ -144,12 +146,20 @@ class Turn:
         self.status.progress = Progress(step=step, message=message, started_at=began, **figures)
 
     def fail(self, fault: problems.Fault, error_type: str) -> None:
-        """Record a failure: count it, say it, choose the time of the next try."""
-        status = self.status
+        """Record a failure: count it, say it, choose the time of the next try, if there is one."""
+        status, last = self.status, self.seen.outcome
         status.error_count += 1
-        retry_at = None
+        effect = last.effect if last is not None and last.fault is fault else None
+        basis = last.basis if last is not None and effect is not None else ""
         # A deletion waits for nobody: what time does not heal is given up after a few tries.
-        if problems.heals(fault) or self.host.deleting:
+        waits_for_nobody, outdated = self.host.deleting, basis not in ("", self.basis)
+        if not waits_for_nobody and not outdated:
+            spent = self._spent(fault, effect, error_type)
+            if spent is not None:
+                self._record(spent, error_type, None, cause=fault.problem)
+                return
+        retry_at = None
+        if waits_for_nobody or problems.heals(fault):
             delay = retry_delay(
                 status.error_count,
                 self.host.uid,
@@ -157,9 +167,29 @@ class Turn:
                 cap_s=self.rules.retry_cap_s,
             )
             retry_at = self.exact_now + delay
-        last = self.seen.outcome
-        basis = last.basis if last is not None and last.fault is fault else ""
         self._record(fault, error_type, retry_at, basis)
+
+    def _spent(
+        self, fault: problems.Fault, effect: Effect | None, error_type: str
+    ) -> problems.Fault | None:
+        """Count a failure; return the problem that stands when this was the last try."""
+        if not retries.is_counted(fault, effect):
+            return None
+        name = retries.operation(self.state, error_type)
+        failed = retries.count(self.status, name, self.basis, self.host.spec.wanted_image)
+        if not problems.heals(fault) or not 0 < retries.limit(self.rules, name) < failed:
+            return None
+        return retries.exhausted(self.host.key, fault, name, failed)
+
+    def retry_now(self, key: str) -> None:
+        """Let whatever waits for its next try have it in the next pass, with nothing counted."""
+        retries.forget(self.status)
+        self.status.error_count = 0
+        if self.status.problem is not None:
+            self.status.problem.basis = ""
+        self._waiting = self.host.status.waiting
+        self.note("RetryRequested", f"everything is tried again: annotation {key}")
+        self.remove_annotations(key)
 
     def stand(self, fault: problems.Fault, error_type: str) -> None:
         """Record a condition that holds until somebody changes something; counted once."""
@@ -272,7 +302,12 @@ class Turn:
                 setattr(boot, name, self.now)
 
     def _record(
-        self, fault: problems.Fault, error_type: str, retry_at: datetime | None, basis: str = ""
+        self,
+        fault: problems.Fault,
+        error_type: str,
+        retry_at: datetime | None,
+        basis: str = "",
+        cause: str = "",
     ) -> None:
         status, advice = self.status, problems.advice(fault)
         first = status.problem is None or status.problem.id != fault.problem
@@ -282,6 +317,7 @@ class Turn:
         status.error_message = f"{fault.message} ({fault.problem}); {advice}"
         status.problem = ProblemStatus(
             id=fault.problem,
+            cause=cause,
             message=fault.message,
             evidence=printable_lines(fault.evidence, 2000),
             advice=advice,

@@ -34,10 +34,10 @@ ERROR_TYPES = (
 )
 STATUS_FIELDS = frozenset(
     (
-        *("boot", "conditions", "errorCount", "errorMessage", "errorType", "goodCredentials"),
-        *("hardware", "hardwareProfile", "lastAttemptedImage", "lastUpdated", "operationHistory"),
-        *("operationalStatus", "poweredOn", "problem", "progress", "provisioning"),
-        *("provisioningFailCount", "triedCredentials", "waiting"),
+        *("boot", "conditions", "errorCount", "errorMessage", "errorType", "failures"),
+        *("goodCredentials", "hardware", "hardwareProfile", "lastAttemptedImage", "lastUpdated"),
+        *("operationHistory", "operationalStatus", "poweredOn", "problem", "progress"),
+        *("provisioning", "provisioningFailCount", "triedCredentials", "waiting"),
     )
 )
 """All that ``status`` can hold, Metal3's and ours; a test compares with the schema."""
