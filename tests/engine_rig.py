@@ -131,6 +131,7 @@ class Rig:
         await self.until(reached, limit_s=limit_s)
 
     async def events(self) -> list[tuple[str, str]]:
+        await self.clock.settle()
         listed = await self.api.list(EVENT, NS)
         return [(event["type"], event["reason"]) for event in listed.items]
 

@@ -224,4 +224,30 @@ class BootDirectory(Protocol):
         """A boot step of a MAC was observed; must be cheap and never raise."""
 
 
+class Metrics(Protocol):
+    """Figures of `core.figures`, ``labels`` in their order. Cheap; never raises for a host."""
+
+    def add(self, name: str, *labels: str, amount: float = 1.0) -> None:
+        """Count up."""
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
+
+    def observe(self, name: str, seconds: float, *labels: str) -> None:
+        """Enter a duration into a histogram."""
+
+
+class NoMetrics:
+    """`Metrics` that nobody looks at."""
+
+    def add(self, name: str, *labels: str, amount: float = 1.0) -> None:
+        """Do nothing."""
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """Do nothing."""
+
+    def observe(self, name: str, seconds: float, *labels: str) -> None:
+        """Do nothing."""
+
+
 WakeUp = Callable[[], Awaitable[None]]

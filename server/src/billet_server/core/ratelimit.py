@@ -8,12 +8,12 @@ MAX_PEERS = 4096
 class RateLimit:
     """Lets each peer do ``rate_per_s`` things a second, and ``burst`` at once.
 
-    Times are seconds that never go back. With more than ``MAX_PEERS`` peers the one unseen for
+    Times are seconds that never go back. With more than ``peers`` peers the one unseen for
     longest is forgotten, that is: gets a full bucket.
     """
 
-    def __init__(self, rate_per_s: float, burst: float) -> None:
-        self._rate_per_s, self._burst = rate_per_s, burst
+    def __init__(self, rate_per_s: float, burst: float, *, peers: int = MAX_PEERS) -> None:
+        self._rate_per_s, self._burst, self._most = rate_per_s, burst, peers
         self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def left(self, peer: str, now_s: float) -> float:
@@ -27,6 +27,6 @@ class RateLimit:
         allowed = left >= 1
         self._peers.pop(peer, None)
         self._peers[peer] = (left - 1 if allowed else left, now_s)
-        if len(self._peers) > MAX_PEERS:
+        if len(self._peers) > self._most:
             self._peers.popitem(last=False)
         return allowed

@@ -40,6 +40,7 @@ from billet_server.ports import (
     Bmcs,
     Clock,
     KubeApi,
+    Metrics,
     Object,
 )
 
@@ -100,6 +101,7 @@ class Controller:
         rules: Rules | None = None,
         workers: int = 64,
         namespaces: Sequence[str] = (),
+        metrics: Metrics | None = None,
     ) -> None:
         self._api, self._agents, self._clock = api, agents, clock
         self._rules, self._workers = rules or Rules(), workers
@@ -122,7 +124,7 @@ class Controller:
         self.secrets = Informer(
             api, SECRET, clock=clock, on_change=self._secret_changed, namespaces=namespaces
         )
-        self._recorder = Recorder(api, clock)
+        self._recorder = Recorder(api, clock, metrics)
         self._performer = Performer(api, bmcs, agents, self.secrets.get, self.hosts.note_written)
         self._bmc_places = asyncio.Semaphore(BMC_EFFECTS)
         self._soft_off_places = asyncio.Semaphore(SOFT_OFF_EFFECTS)
@@ -132,6 +134,7 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.secrets.run(), name="informer-secrets")
             group.create_task(self.hosts.run(), name="informer-hosts")
+            group.create_task(self._recorder.run(), name="events")
             # Deciding on half a cache would report Secrets missing that are merely not listed.
             await self.secrets.synced.wait()
             await self.hosts.synced.wait()
@@ -150,7 +153,7 @@ class Controller:
         memo.boot = memo.boot._replace(rival_at=self._clock.now())
         if now_s - memo.rival_noted_s > RIVAL_INTERVAL_S:
             memo.rival_noted_s = now_s
-            await self._recorder.record(host, EventNote("Warning", "AgentRefused", text))
+            self._recorder.record(host, EventNote("Warning", "AgentRefused", text))
         self.wake(host.key)
 
     def memo(self, key: HostKey) -> Memo:
@@ -220,7 +223,7 @@ class Controller:
             if patch:
                 await self._write_status(host, self.memo(key), patch)
             for note in said.events:
-                await self._recorder.record(host, note)
+                self._recorder.record(host, note)
         except errors.ApiError as error:
             log.warning("host %s: cannot say %s on the object: %s", key, problem, error)
         except Exception:
@@ -258,7 +261,7 @@ class Controller:
                 self.limits.end_reservation(key)
         memo.outcome = None
         for note in decision.events:
-            await self._recorder.record(host, note)
+            self._recorder.record(host, note)
         if decision.effect is not None:
             return _Errand(decision.effect, host, memo, credentials, decision.basis)
         if decision.requeue_s is not None:
