@@ -8,6 +8,7 @@ own, and splits watch lines at every Unicode line end that a string may hold.
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from lightkube.config.models import NameValue, User, UserExec
 from lightkube.core.exceptions import ConfigError as LightkubeConfigError
 
 from billet_server import errors
+from billet_server.kube.merging import merge_configs
 
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 30.0
@@ -36,17 +38,23 @@ _KEEPALIVE: Final = (
 """A watch may be silent for minutes; the kernel finds a dead peer in about 35 s."""
 
 
-def read_config(kubeconfig: Path | None, context: str | None = None) -> SingleConfig:
-    """Read a kubeconfig file, or (None) the service account of the pod we run in.
+def read_config(
+    kubeconfig: Path | Sequence[Path] | None, context: str | None = None
+) -> SingleConfig:
+    """Read a kubeconfig file, several as one, or (None) the service account of our pod.
 
     Raises ConfigError.
     """
-    source = f"kubeconfig {kubeconfig}" if kubeconfig else f"service account {SERVICE_ACCOUNT}"
+    files = [kubeconfig] if isinstance(kubeconfig, Path) else list(kubeconfig or ())
+    names = ", ".join(map(str, files))
+    source = f"kubeconfig {names}" if files else f"service account {SERVICE_ACCOUNT}"
     try:
-        if kubeconfig is None:
+        if not files:
             found = KubeConfig.from_service_account()
+        elif len(files) == 1:
+            found = KubeConfig.from_file(files[0])
         else:
-            found = KubeConfig.from_file(kubeconfig)
+            found = KubeConfig.from_dict(merge_configs(files))
         config = found.get(context)
     except KeyError as exc:
         raise errors.ConfigError([f"{source}: {exc} is missing"]) from exc
