@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -127,8 +128,8 @@ def test_no_arguments_show_the_help(capsys):
 def test_help_shows_plugins_by_their_own_words(capsys):
     assert cli("--help") == 0
     out = capsys.readouterr().out
-    assert "things  things for tests" in out
-    assert "broken  (cannot be loaded)" in out
+    assert re.search(r"things +things for tests", out)
+    assert re.search(r"broken +\(cannot be loaded\)", out)
 
 
 def test_a_plugin_that_cannot_be_loaded_says_why_and_harms_no_other(capsys):
@@ -159,7 +160,26 @@ def complete(words: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("billet ", {"up", "status", "lab", "demo"}),
+        (
+            "billet ",
+            {
+                "up",
+                "status",
+                "lab",
+                "demo",
+                "retry",
+                "pause",
+                "unpause",
+                "detach",
+                "attach",
+                "reboot",
+                "inspect",
+                "power",
+                "provision",
+                "deprovision",
+            },
+        ),
+        ("billet reboot --mode ", {"soft", "hard"}),
         ("billet up --dhcp ", {"dhcp", "proxy", "off"}),
         ("billet lab ", {"up", "down", "list", "power", "console", "fault", "exec"}),
         ("billet lab up --firmware ", {"bios", "uefi"}),

@@ -58,7 +58,7 @@ def is_annotation(edit: Edit) -> bool:
 
 
 def annotation(host: Host, key: str, value: str | None) -> tuple[Edit, ...]:
-    """Return the edit that gives an annotation this value (None: takes it off), if one is needed."""
+    """Return the edit that gives an annotation this value (None: takes it off), if needed."""
     if host.annotations.get(key) == value:
         return ()
     return (Edit(("metadata", "annotations", key), value),)

@@ -49,7 +49,7 @@ def chosen(hosts: Sequence[str], selector: str, *, everything: bool) -> Choice:
 async def find_hosts(
     api: KubeApi, choice: Choice, namespace: str | None, usual: str
 ) -> list[Object]:
-    """Return the chosen hosts in order; ``usual`` is the namespace where names are looked for first.
+    """Return the chosen hosts in order; names are looked for in namespace ``usual`` first.
 
     Raises ClickException with a suggestion where a name is not there or is there twice.
     """

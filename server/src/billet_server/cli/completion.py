@@ -17,10 +17,13 @@ def complete_host(ctx: click.Context, param: click.Parameter, typed: str) -> lis
     del param
     given: Any = ctx.params.get("hosts") or ()
     taken = {given} if isinstance(given, str) else set(given)
+    more = [w for w in getattr(ctx.command, "more_words", ()) if taken and w.startswith(typed)]
     try:
-        return [item for item in asyncio.run(_offer(ctx, typed)) if item.value not in taken]
+        hosts = asyncio.run(_offer(ctx, typed))
     except Exception:
-        return []  # a shell shows whatever is said here in the middle of the line
+        hosts = []  # a shell shows whatever is said here in the middle of the line
+    found = [item for item in hosts if item.value not in taken]
+    return [CompletionItem(word) for word in more] + found
 
 
 async def _offer(ctx: click.Context, typed: str) -> list[CompletionItem]:

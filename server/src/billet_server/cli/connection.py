@@ -16,7 +16,7 @@ DEFAULT_KUBECONFIG = "/var/lib/billet/kubeconfig"
 """What `billet up` writes beside its own API."""
 
 AS_PLUGIN = "billet.as_plugin"
-"""Key in the context's ``meta``: we are `kubectl billet`, so kubectl's own file comes first."""
+"""The root context's ``obj`` in `kubectl billet`, where kubectl's own file comes first."""
 
 _NAMES = ("kubeconfig", "context", "namespace")
 _VARIABLES = ["BILLET_KUBECONFIG", "KUBECONFIG"]
@@ -67,7 +67,8 @@ _OPTIONS = (
 def root_options(group: Callable[..., Any]) -> Callable[..., Any]:
     """Let the same options stand before the command, as in `kubectl billet -n metal3 status`."""
     for name in ("-n/--namespace", "--context", "--kubeconfig"):
-        group = click.option(*name.split("/"), metavar="VALUE", hidden=True)(group)
+        names = name.split("/")
+        group = click.option(*names, allow_from_autoenv=False, hidden=True)(group)
     return group
 
 
@@ -96,7 +97,7 @@ def connect(ctx: click.Context, given: dict[str, str | None]) -> Connection:
     for name in _NAMES:
         if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE and before.get(name):
             given[name] = before[name]
-    files = kubeconfig_files(given["kubeconfig"], as_plugin=AS_PLUGIN in ctx.find_root().meta)
+    files = kubeconfig_files(given["kubeconfig"], as_plugin=ctx.find_root().obj == AS_PLUGIN)
     return Connection(files, given["context"], given["namespace"])
 
 

@@ -1,4 +1,4 @@
-"""When a command's `--wait` is over: what the host must look like, or which problem ended it. Pure."""
+"""When a command's `--wait` is over: what the host must look like. Pure."""
 
 import json
 from collections.abc import Callable

@@ -10,6 +10,9 @@ from typing import NoReturn
 
 import click
 
+from billet_server.cli import host_commands, image_commands
+from billet_server.cli.connection import AS_PLUGIN, check_root_options, root_options
+from billet_server.cli.power_command import power
 from billet_server.cli.status import status
 from billet_server.cli.up import up
 from billet_server.errors import BilletError, ConfigError
@@ -46,8 +49,10 @@ class Root(click.Group):
 
 
 @click.group(cls=Root, context_settings=_CONTEXT)
+@root_options
 @click.version_option(importlib.metadata.version("billet-server"), prog_name="billet")
-def billet() -> None:
+@click.pass_context
+def billet(ctx: click.Context, /, **_: object) -> None:
     """Billet takes machines from a BMC address to a running system.
 
     \b
@@ -55,15 +60,25 @@ def billet() -> None:
       billet up --interface br0      serve the provisioning network on br0
       billet status -w               what every host does and waits for, live
       billet status node01           everything about one host
+      billet reboot node01 --wait    an annotation, and its result
       billet lab up -n 2             two virtual machines with BMCs
 
     Any option may also come from the environment: BILLET_, command, option, in capitals, such as
     BILLET_UP_INTERFACE. Shell completion: eval "$(_BILLET_COMPLETE=bash_source billet)"
+    Beside kubectl, all commands are there as `kubectl billet ...` too.
     """
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    check_root_options(ctx, group)
 
 
-billet.add_command(up)
-billet.add_command(status)
+for _command in (
+    *(up, status, power),
+    *(host_commands.retry, host_commands.pause, host_commands.unpause, host_commands.inspect),
+    *(host_commands.detach, host_commands.attach, host_commands.reboot),
+    *(image_commands.provision, image_commands.deprovision),
+):
+    billet.add_command(_command)
 
 
 def root_with(plugins: Iterable[importlib.metadata.EntryPoint]) -> click.Group:
@@ -80,15 +95,23 @@ def installed_plugins() -> Iterable[importlib.metadata.EntryPoint]:
 
 
 def run_cli(
-    argv: Sequence[str], plugins: Iterable[importlib.metadata.EntryPoint] | None = None
+    argv: Sequence[str],
+    plugins: Iterable[importlib.metadata.EntryPoint] | None = None,
+    *,
+    as_plugin: bool = False,
 ) -> int:
     """Run the command line; return the exit code and never raise.
 
-    ``plugins`` None: those that are installed.
+    ``plugins`` None: those that are installed. ``as_plugin``: as `kubectl billet`.
     """
     root = root_with(installed_plugins() if plugins is None else plugins)
+    name = "kubectl billet" if as_plugin else "billet"
+    if as_plugin:
+        root.context_settings = {**root.context_settings, "obj": AS_PLUGIN}
     try:
-        result = root.main(args=list(argv), prog_name="billet", standalone_mode=False)
+        result = root.main(
+            list(argv), prog_name=name, complete_var="_BILLET_COMPLETE", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code

@@ -5,18 +5,19 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 from billet_server import errors
+from billet_server.cli.choosing import suggestion
+from billet_server.cli.completion import complete_host
+from billet_server.cli.connection import Connection, connection_options
 from billet_server.cli.status_view import render_details, render_table, summary_line
 from billet_server.core.host import parse_host
 from billet_server.ports import BARE_METAL_HOST, KubeApi, Object
 
-DEFAULT_KUBECONFIG = "/var/lib/billet/kubeconfig"
 AGAIN_S = 2.0
 """Pause before an API that does not answer is asked again."""
 
@@ -25,14 +26,11 @@ Show = Callable[[list[Object], str], None]
 
 
 @click.command(short_help="what every host does and waits for")
-@click.argument("host", required=False)
+@click.argument("host", required=False, shell_complete=complete_host)
+@connection_options
 @click.option(
-    "--kubeconfig",
-    envvar=["BILLET_KUBECONFIG", "KUBECONFIG"],
-    metavar="FILE",
-    help=f"How to reach the API. [$KUBECONFIG, else {DEFAULT_KUBECONFIG}]",
+    "-A", "--all-namespaces", is_flag=True, help="Of all namespaces, which is the default."
 )
-@click.option("-n", "--namespace", metavar="NAME", help="Hosts of this namespace. [all]")
 @click.option(
     "-o",
     "--output",
@@ -43,7 +41,12 @@ Show = Callable[[list[Object], str], None]
 )
 @click.option("-w", "--watch", is_flag=True, help="Go on until Ctrl-C.")
 def status(
-    host: str | None, kubeconfig: str | None, namespace: str | None, output: str, *, watch: bool
+    host: str | None,
+    connection: Connection,
+    output: str,
+    *,
+    watch: bool,
+    all_namespaces: bool,
 ) -> None:
     """Show state, step, progress, and what is waited for or wrong; HOST: all about that one.
 
@@ -52,34 +55,32 @@ def status(
       billet status
       billet status -w                 live
       billet status node01             with evidence, advice, next try
-      billet status node01 -o json
+      billet status metal3/node01 -o json
 
     With -w and a pipe, each change is one line (table, wide) or one object on a line (json).
     """
-    path = Path(kubeconfig or DEFAULT_KUBECONFIG)
-    if not path.is_file():
-        text = f"there is no kubeconfig {path}; name one by --kubeconfig or KUBECONFIG"
-        raise errors.ConfigError([f"{text} (the demo's is build/demo/state/kubeconfig)"])
-    asyncio.run(_run(path, namespace, host, output, watch=watch))
+    if all_namespaces and connection.namespace:
+        raise click.UsageError("either -A or -n")
+    asyncio.run(_run(connection, host, output, watch=watch))
 
 
-async def _run(
-    path: Path, namespace: str | None, name: str | None, output: str, *, watch: bool
-) -> None:
-    from billet_server.kube.client import open_kube
-
-    api = open_kube(path)
+async def _run(connection: Connection, host: str | None, output: str, *, watch: bool) -> None:
+    space, _, name = (host or "").rpartition("/")
+    namespace, wanted = space or connection.namespace, name or None
+    api, _ = connection.open()
     try:
         if not watch:
-            found = await list_hosts(api, namespace, name)
-            if name and not found:
+            found = await list_hosts(api, namespace, wanted)
+            if wanted and not found:
                 where = f" in namespace {namespace}" if namespace else ""
-                raise click.ClickException(f"there is no host {name}{where}")
-            print_hosts(found, name, output)
+                known = await list_hosts(api, namespace, None)
+                text = f"there is no host {name}{where}"
+                raise click.ClickException(text + suggestion(name, known))
+            print_hosts(found, wanted, output)
         elif sys.stdout.isatty() and output != "json":
-            await _live(api, namespace, name, output)
+            await _live(api, namespace, wanted, output)
         else:
-            await follow_hosts(api, namespace, name, _line_printer(output))
+            await follow_hosts(api, namespace, wanted, _line_printer(output))
     finally:
         await api.close()
 

@@ -175,12 +175,14 @@ def provision(host: Host, image: Image, secrets: Sequence[SecretFile], *, online
         remarks.append(Remark("never", text))
     if not online and not spec.online:
         remarks.append(Remark("waits", "spec.online is false: nothing is written until it is true"))
-    wanted = {
-        "url": image.url,
-        "checksum": image.checksum,
-        "checksumType": image.checksum_type,
-        "format": image.format,
+    old = spec.image or Image()
+    # Null takes away what was there.
+    more = {
+        "checksumType": (image.checksum_type, old.checksum_type),
+        "format": (image.format, old.format),
     }
+    wanted = {key: value for key, (value, was) in more.items() if value or was}
+    wanted |= {"url": image.url, "checksum": image.checksum}
     edits = field(spec.image, "image", wanted) if spec.image != image else ()
     if online:
         edits += field(spec.online, "online", True)
