@@ -83,6 +83,8 @@ class World:
     job_steps: int = 2
     deploy_fault: Fault | None = None
     deaf: bool = False
+    refusals: int = 0
+    refusal: Fault | None = None
     mac_conflict: str = ""
     bmc_conflict: str = ""
     data_version: str = ""
@@ -204,6 +206,9 @@ class World:
                 for key, value in effect.values:
                     if self.annotations.get(key) == value:
                         del self.annotations[key]
+            case ask.PutHardwareData() if self.refusals > 0:
+                self.refusals -= 1
+                return ask.Outcome(effect, self.refusal)
             case ask.PutHardwareData():
                 pass
             case ask.ForgetAgent():

@@ -267,7 +267,7 @@ def _resume(status: Status, spec: Spec) -> str:
 
 def read_status(raw: Any) -> tuple[Status, str]:
     """Return the status of an object or of a copy of it, and what is wrong with its state."""
-    return _parse_status(_without_nulls(raw))
+    return _parse_status(without_nulls(raw))
 
 
 def _parse_status(raw: Any) -> tuple[Status, str]:
@@ -367,10 +367,11 @@ def _difference(old: Any, new: Any) -> Any:
 
 def _differ(old: Any, new: Any) -> bool:
     """Whether the values differ in more than nulls, which Metal3's objects are full of."""
-    return bool(old != new and _without_nulls(old) != new)
+    return bool(old != new and without_nulls(old) != new)
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """Return a JSON value whose objects have no null fields, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return value

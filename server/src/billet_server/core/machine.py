@@ -18,7 +18,7 @@ from billet_server.core.annotations import PAUSED, RETRY
 from billet_server.core.deleting import delete
 from billet_server.core.effects import AddFinalizer, ForgetAgent
 from billet_server.core.host import FINALIZER, Host, Period
-from billet_server.core.inspecting import inspect
+from billet_server.core.inspecting import inspect, take_details
 from billet_server.core.preflight import ERROR_TYPES, credentials, preflight
 from billet_server.core.preparing import prepare
 from billet_server.core.problems import Fault
@@ -75,11 +75,13 @@ def _let_go(turn: Turn) -> None:
 
 
 def _live(turn: Turn) -> None:
-    if not turn.host.spec.bmc.address and not turn.host.spec_fault:
-        unmanaged(turn)
-        return
     if turn.host.status_fault:
         preflight(turn)
+        return
+    if not take_details(turn):
+        return
+    if not turn.host.spec.bmc.address and not turn.host.spec_fault:
+        unmanaged(turn)
         return
     if turn.state in (State.NONE, State.UNMANAGED):
         turn.status.operational_status = ""

@@ -224,6 +224,12 @@ CATALOGUE: dict[str, ProblemKind] = {
         "use an image that boots in this firmware mode, or change spec.bootMode",
         heals=False,
     ),
+    "hardware-details": ProblemKind(
+        "the hardware that an annotation tells cannot be taken in",
+        "correct the annotation inspect.metal3.io/hardwaredetails (JSON, as status.hardware),"
+        " set spec.inspectionMode: disabled if it is not, or remove the annotation",
+        heals=False,
+    ),
     "preparation-unsupported": ProblemKind(
         "the host is to be prepared in a way that Billet does not know",
         "remove spec.raid and spec.firmware; make RAID volumes and firmware settings with the"

@@ -1,8 +1,6 @@
 """The states before a host is known: without a BMC, and getting to know it."""
 
-from billet_server.core.annotations import INSPECT
-from billet_server.core.capacity import Operation
-from billet_server.core.host import Period
+from billet_server.core import inspecting
 from billet_server.core.preflight import bmc_check, bmc_checked, credentials_status, preflight
 from billet_server.core.problems import Fault
 from billet_server.core.states import State
@@ -38,11 +36,9 @@ def register(turn: Turn) -> None:
         turn.note("Registered", f"BMC {spec.bmc.address} accepts the credentials")
     if spec.externally_provisioned:
         turn.go(State.EXTERNALLY_PROVISIONED)
-    elif spec.inspection_mode == "disabled" or turn.host.annotations.get(INSPECT) == "disabled":
+    elif inspecting.is_disabled(turn.host):
         status.hardware_profile = spec.hardware_profile or "unknown"
         turn.note("InspectionSkipped", "inspection is disabled")
         turn.go(State.PREPARING)
-    elif turn.place(Operation.INSPECT):
-        status.operation_history.inspect = Period(start=turn.now)
-        turn.note("InspectionStarted", "the ramdisk will report the hardware")
-        turn.go(State.INSPECTING)
+    else:
+        inspecting.start(turn, "a new host")

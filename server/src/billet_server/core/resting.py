@@ -3,6 +3,7 @@
 from billet_server.core.capacity import Operation
 from billet_server.core.host import Period
 from billet_server.core.images import same_image
+from billet_server.core.inspecting import inspect_again
 from billet_server.core.power import keep_power
 from billet_server.core.preparing import unsupported
 from billet_server.core.states import State
@@ -15,6 +16,8 @@ def ready(turn: Turn) -> None:
     if spec.externally_provisioned:
         turn.status.boot = None
         turn.go(State.EXTERNALLY_PROVISIONED)
+        return
+    if inspect_again(turn):
         return
     if unsupported(turn) is not None:
         turn.go(State.PREPARING)

@@ -7,7 +7,7 @@ errors pass (they are the engine's own trouble, retried by the queue, never the 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from billet_server import errors
 from billet_server.core import effects as ask
@@ -17,10 +17,10 @@ from billet_server.core.problems import Fault
 from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerState
 from billet_server.engine.drive import build_iso
 from billet_server.engine.faults import fault_of
+from billet_server.engine.hardwaredata import drop_hardware, put_hardware
 from billet_server.engine.secrets import DataFault, GetSecret, config_drive_tree
 from billet_server.ports import (
     BARE_METAL_HOST,
-    HARDWARE_DATA,
     AgentLink,
     Bmc,
     Bmcs,
@@ -88,12 +88,13 @@ class Performer:
                 await self._set_finalizers(host, [*host.finalizers, FINALIZER])
             case ask.RemoveFinalizer():
                 await self._agents.forget(host.uid)
+                await drop_hardware(self._api, host.key)
                 left = [name for name in host.finalizers if name != FINALIZER]
                 await self._set_finalizers(host, left)
             case ask.RemoveAnnotations():
                 await self._remove_annotations(host, effect.values)
             case ask.PutHardwareData():
-                await self._put_hardware(host, effect.hardware)
+                await put_hardware(self._api, host, effect.hardware)
             case ask.ForgetAgent():
                 await self._agents.forget(host.uid)
             case ask.CancelJob():
@@ -168,32 +169,6 @@ class Performer:
             BARE_METAL_HOST, host.key.namespace, host.key.name, {"metadata": meta}
         )
         self._note_written(written)
-
-    async def _put_hardware(self, host: Host, hardware: dict[str, Any]) -> None:
-        owner = {
-            "apiVersion": BARE_METAL_HOST.api_version,
-            "kind": BARE_METAL_HOST.kind,
-            "name": host.key.name,
-            "uid": host.uid,
-            "controller": True,
-        }
-        obj: Object = {
-            "apiVersion": HARDWARE_DATA.api_version,
-            "kind": HARDWARE_DATA.kind,
-            "metadata": {
-                "name": host.key.name,
-                "namespace": host.key.namespace,
-                "ownerReferences": [owner],
-            },
-            "spec": {"hardware": hardware},
-        }
-        try:
-            await self._api.create(HARDWARE_DATA, obj)
-        except errors.Conflict:
-            found = await self._api.get(HARDWARE_DATA, host.key.namespace, host.key.name)
-            version = found["metadata"]["resourceVersion"]
-            obj["metadata"] = obj["metadata"] | {"resourceVersion": version}
-            await self._api.replace(HARDWARE_DATA, obj)
 
 
 async def _power_off(bmc: Bmc, *, soft: bool) -> None:
