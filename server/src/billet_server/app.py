@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from billet_server import errors, pki
+from billet_server.admission import CertificateFiles, WebhookServer
 from billet_server.apiserver.schema import FieldError
 from billet_server.apiserver.server import ApiServer
 from billet_server.bmc.pacing import Pace
@@ -29,7 +30,7 @@ from billet_server.gateway import token
 from billet_server.gateway.server import Gateway
 from billet_server.kube.client import open_kube
 from billet_server.ports import BARE_METAL_HOST, KubeApi, Object
-from billet_server.settings import Settings
+from billet_server.settings import Settings, Webhook
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Contr
         kubeconfig = settings.kubeconfig
         if settings.embedded_api:
             kubeconfig = await _start_api(settings, stack, announce)
+        if settings.webhook is not None:
+            await start_webhook(settings.webhook, settings, authority, stack, announce)
         api = open_kube(kubeconfig, watches=2 * max(1, len(settings.namespaces)))
         stack.push_async_callback(api.close)
         await _check_api(api, settings.namespaces)
@@ -137,6 +140,26 @@ async def _start_api(
     stack.push_async_callback(server.stop)
     announce(f"API on {server.url}; kubectl --kubeconfig {server.kubeconfig_path}")
     return server.kubeconfig_path if handed is None else await server.listen_on_loopback()
+
+
+async def start_webhook(
+    webhook: Webhook,
+    settings: Settings,
+    authority: pki.Authority,
+    stack: contextlib.AsyncExitStack,
+    announce: Announce,
+) -> None:
+    """Serve the webhook until the stack is undone. Raises ConfigError."""
+    if webhook.cert is not None and webhook.key is not None:
+        files = CertificateFiles(webhook.cert, webhook.key)
+    else:
+        names = [*webhook.names, settings.address, "localhost", "127.0.0.1"]
+        leaf = pki.ensure_leaf(authority, settings.state_dir / "pki", "webhook", names)
+        files = CertificateFiles(leaf.cert_path, leaf.key_path)
+    server = WebhookServer(files)
+    port = await server.start(webhook.host, webhook.port)
+    stack.push_async_callback(server.stop)
+    announce(f"webhook on {webhook.host} port {port}; billet webhook-manifest makes a cluster ask")
 
 
 def _host_faults(new: Object, old: Object | None) -> list[FieldError]:

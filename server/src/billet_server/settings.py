@@ -12,7 +12,18 @@ from billet_server.errors import ConfigError
 DhcpMode = Literal["dhcp", "proxy", "off"]
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_WEBHOOK_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]+")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+
+
+class Webhook(NamedTuple):
+    """Where the validating webhook listens; its files, or the names for a certificate of ours."""
+
+    host: str
+    port: int
+    cert: Path | None
+    key: Path | None
+    names: tuple[str, ...]
 
 
 class Inputs(NamedTuple):
@@ -51,6 +62,11 @@ class Inputs(NamedTuple):
     max_provisioning: int = Rules().max_provisioning
     max_cleaning: int = Rules().max_cleaning
     redfish_ca: str = ""
+    webhook_port: int = 0
+    webhook_host: str = "0.0.0.0"
+    webhook_cert: str = ""
+    webhook_key: str = ""
+    webhook_names: tuple[str, ...] = ()
 
 
 class Settings(NamedTuple):
@@ -79,6 +95,7 @@ class Settings(NamedTuple):
     workers: int
     bmc_timeout_s: float
     redfish_ca: Path | None
+    webhook: Webhook | None
 
     @property
     def embedded_api(self) -> bool:
@@ -98,6 +115,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         ("--api-port", inputs.api_port, 0),
         ("--http-port", inputs.http_port, 1),
         ("--agent-port", inputs.agent_port, 1),
+        ("--webhook-port", inputs.webhook_port, 0),
     ):
         if not least <= port < 65536:
             faults.append(f"{label} {port} is not a port")
@@ -141,6 +159,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             f"--retry-base {inputs.retry_base_s} is not between 0.1 and"
             f" {Rules().retry_cap_s:.0f} seconds"
         )
+    webhook = _webhook(inputs, faults)
     if faults:
         raise ConfigError(faults)
     return Settings(
@@ -180,6 +199,40 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         workers=inputs.workers,
         bmc_timeout_s=inputs.bmc_timeout_s,
         redfish_ca=Path(inputs.redfish_ca) if inputs.redfish_ca else None,
+        webhook=webhook,
+    )
+
+
+def _webhook(inputs: Inputs, faults: list[str]) -> Webhook | None:
+    cert, key, names = inputs.webhook_cert, inputs.webhook_key, inputs.webhook_names
+    if not inputs.webhook_port:
+        if cert or key or names:
+            faults.append("--webhook-cert, --webhook-key, --webhook-name need a --webhook-port")
+        return None
+    if bool(cert) != bool(key):
+        faults.append("--webhook-cert and --webhook-key go together")
+    faults.extend(
+        f"{label} {path} is not a file"
+        for label, path in (("--webhook-cert", cert), ("--webhook-key", key))
+        if path and not Path(path).is_file()
+    )
+    if cert and names:
+        faults.append("--webhook-name is for a certificate of Billet's own CA, not --webhook-cert")
+    faults.extend(
+        f"--webhook-name {name!r} is neither a DNS name nor an address"
+        for name in names
+        if not _WEBHOOK_NAME.fullmatch(name)
+    )
+    try:
+        ipaddress.ip_address(inputs.webhook_host)
+    except ValueError:
+        faults.append(f"--webhook-host {inputs.webhook_host!r} is not an IP address")
+    return Webhook(
+        host=inputs.webhook_host,
+        port=inputs.webhook_port,
+        cert=Path(cert) if cert else None,
+        key=Path(key) if key else None,
+        names=names,
     )
 
 

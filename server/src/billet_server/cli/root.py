@@ -15,6 +15,7 @@ from billet_server.cli.connection import AS_PLUGIN, check_root_options, root_opt
 from billet_server.cli.power_command import power
 from billet_server.cli.status import status
 from billet_server.cli.up import up
+from billet_server.cli.webhook_manifest import webhook_manifest
 from billet_server.errors import BilletError, ConfigError
 
 PLUGINS = "billet.commands"
@@ -77,6 +78,7 @@ for _command in (
     *(host_commands.retry, host_commands.pause, host_commands.unpause, host_commands.inspect),
     *(host_commands.detach, host_commands.attach, host_commands.reboot),
     *(image_commands.provision, image_commands.deprovision),
+    webhook_manifest,
 ):
     billet.add_command(_command)
 

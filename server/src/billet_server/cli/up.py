@@ -170,6 +170,30 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="Hosts that may be deprovisioned at once; 0: any number.",
 )
 @click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
+@click.option(
+    "--webhook-port",
+    default=0,
+    show_default=True,
+    help="Check BareMetalHosts of a cluster, TLS; 0: off. See billet webhook-manifest.",
+)
+@click.option(
+    "--webhook-host",
+    default="0.0.0.0",
+    show_default=True,
+    metavar="IP",
+    help="Where the webhook listens.",
+)
+@click.option(
+    "--webhook-cert", metavar="FILE", help="Its certificate, re-read when it changes. [own CA's]"
+)
+@click.option("--webhook-key", metavar="FILE", help="The certificate's key.")
+@click.option(
+    "--webhook-name",
+    "webhook_names",
+    multiple=True,
+    metavar="NAME",
+    help="DNS name or address for a certificate of the own CA; repeatable.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Debug log.")
 def up(*, verbose: bool, **options: object) -> None:
     """Run the server: controller, agent gateway, boot services and, with no kubeconfig, the API.
