@@ -177,6 +177,7 @@ def complete(words: str) -> set[str]:
                 "power",
                 "provision",
                 "deprovision",
+                "webhook-manifest",
             },
         ),
         ("billet reboot --mode ", {"soft", "hard"}),
