@@ -206,6 +206,7 @@ class Status(msgspec.Struct, rename="camel"):
     failures: Failures | None = None
     provisioning_fail_count: int | None = None
     last_attempted_image: Image | None = None
+    conditions: list[Any] | None = None
 
 
 _OWNED = sorted(field.encode_name for field in msgspec.structs.fields(Status))
@@ -312,7 +313,7 @@ def render_status(status: Status) -> dict[str, Any]:
 def status_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Return the RFC 7386 merge patch that turns ``old`` into ``new`` for the keys we own.
 
-    Keys of ``old`` that no step ever writes (conditions of others) are left alone.
+    Keys of ``old`` that no step ever writes are left alone.
     """
     patch: dict[str, Any] = {}
     for key in _OWNED:

@@ -21,6 +21,7 @@ from billet_server.core.capacity import (
     describe_wait,
     look_again_s,
 )
+from billet_server.core.conditions import with_conditions
 from billet_server.core.effects import Effect, Outcome, RemoveAnnotations
 from billet_server.core.host import Host, ProblemStatus, Progress, Status, Waiting
 from billet_server.core.seen import Rules, Seen
@@ -250,6 +251,8 @@ class Turn:
         """Return the decision."""
         self._settle_delay()
         self.status.waiting = self._waiting
+        if not self.host.deleting or hosts.FINALIZER in self.host.finalizers:
+            self.status.conditions = with_conditions(self.host, self.status, self.now)
         if self.status != self.host.status:
             self.status.last_updated = self.now
         return Step(self.status, self.effect, tuple(self.events), self._requeue_s, self.basis)

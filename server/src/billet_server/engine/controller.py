@@ -19,6 +19,7 @@ from billet_server import errors
 from billet_server.core import effects as ask
 from billet_server.core.bmcaddress import machine_key
 from billet_server.core.capacity import claim_of, claim_of_object
+from billet_server.core.conditions import same_but_generation
 from billet_server.core.host import Host, host_patch, parse_host
 from billet_server.core.machine import step, trouble
 from billet_server.core.problems import Fault
@@ -250,7 +251,7 @@ class Controller:
         seen, credentials = self._observe(host, memo)
         decision = step(host, seen, self._clock.now(), self._rules)
         patch = host_patch(obj, host, decision.status)
-        if self._too_soon(key, memo, patch, decision):
+        if self._too_soon(host, memo, patch, decision):
             return None
         if patch:
             # Before anything is awaited: no other host may be given the same place.
@@ -324,16 +325,16 @@ class Controller:
         found = self.hosts.by_index(index, value) if value else []
         return indexes.elder(found, host.key) if len(found) > 1 else ""
 
-    def _too_soon(self, key: HostKey, memo: Memo, patch: Object, decision: Step) -> bool:
+    def _too_soon(self, host: Host, memo: Memo, patch: Object, decision: Step) -> bool:
         """Whether this is mere progress that was written a moment ago; comes back for it."""
         # An effect without fields is an empty tuple, which is false.
         is_news = decision.effect is not None or bool(decision.events)
-        if is_news or not patch or not set(patch) <= _VOLATILE:
+        if is_news or not patch or not _is_minor(host, patch):
             return False
         left = memo.last_write_s + PROGRESS_INTERVAL_S - self._clock.monotonic()
         if left <= 0:
             return False
-        self.queue.add_after(key, left)
+        self.queue.add_after(host.key, left)
         return True
 
     async def _write_status(self, host: Host, memo: Memo, patch: Object) -> None:
@@ -375,6 +376,14 @@ class Controller:
         meta = obj["metadata"]
         for host in self.hosts.by_index("secret", f"{meta['namespace']}/{meta['name']}"):
             self.queue.add(indexes.key_of(host))
+
+
+def _is_minor(host: Host, patch: Object) -> bool:
+    """Whether a patch of the status is of mere progress, or says that an edit was seen."""
+    if not set(patch) <= _VOLATILE | {"conditions"}:
+        return False
+    told = patch.get("conditions")
+    return told is None or same_but_generation(host.status.conditions or (), told)
 
 
 def _words(error: Exception) -> str:
