@@ -8,6 +8,7 @@
     │   ├── Gone                 410, list again
     │   ├── Invalid              422 / 400
     │   └── Unavailable          no answer, 429, 5xx: time heals it
+    │       └── NotLeading       another server has the Lease, or may have it: nothing was sent
     ├── BmcError(action)         a BMC call failed
     │   ├── BmcAddressError      the address cannot be used at all (scheme, syntax)
     │   ├── BmcUnreachable       no answer within the deadline
@@ -67,6 +68,10 @@ class Invalid(ApiError):
 
 class Unavailable(ApiError):
     """The API did not answer or asked to come back later."""
+
+
+class NotLeading(Unavailable):
+    """The Lease is not this server's (any more), so it did not act."""
 
 
 class BmcError(BilletError):
