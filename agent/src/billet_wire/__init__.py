@@ -25,6 +25,7 @@ from billet_wire.jobs import (
 )
 from billet_wire.messages import (
     PROTOCOL,
+    STANDBY,
     AgentMessage,
     CancelJob,
     Goodbye,
@@ -53,6 +54,7 @@ from billet_wire.reports import (
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "PROTOCOL",
+    "STANDBY",
     "AgentMessage",
     "CancelJob",
     "Clean",

@@ -9,6 +9,9 @@ from billet_wire.reports import CleanResult, DeployResult, InspectResult
 
 PROTOCOL = 1
 
+STANDBY = "standby"
+"""`Refused.reason` of a server that does not lead: another one of the agent's servers does."""
+
 JobState = Literal["running", "succeeded", "failed", "cancelled"]
 
 

@@ -1,16 +1,16 @@
 """Composition root: builds adapters, runs one TaskGroup, orders start and stop.
 
-Start: state directory and keys, API (embedded or not), gateway, boot HTTP, DHCP, controller.
-Stop is the reverse: machines are told nothing more before agents and API clients are let go.
+Start: state directory, API (embedded or not), keys, gateway, boot HTTP; then, while this server
+holds the Lease, DHCP and controller (`engine.duty`). Stop is the reverse: machines are told
+nothing more before agents and API clients are let go.
 """
 
 import asyncio
 import contextlib
 import logging
-import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 from billet_server import errors, pki
@@ -26,7 +26,11 @@ from billet_server.core.validate import host_warnings, validate_host
 from billet_server.engine.clock import SystemClock
 from billet_server.engine.controller import Controller
 from billet_server.engine.directory import AgentAddress, Directory
+from billet_server.engine.duty import Duty
+from billet_server.engine.fence import FencedAgents, FencedKube
+from billet_server.engine.identity import OwnName, token_key
 from billet_server.gateway import token
+from billet_server.gateway.link import PING_S
 from billet_server.gateway.server import Gateway
 from billet_server.kube.client import open_kube
 from billet_server.ports import BARE_METAL_HOST, KubeApi, Object
@@ -35,6 +39,9 @@ from billet_server.settings import Settings, Webhook
 log = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
+
+REPLICA_PING_S = 5.0
+"""With another server to go to, agents leave a dead one after 15 s of silence."""
 
 
 class _Tokens:
@@ -56,10 +63,9 @@ async def run(settings: Settings, announce: Announce) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with serving(settings, announce) as controller:
-        runner = asyncio.create_task(controller.run(), name="controller")
+    async with serving(settings, announce) as reconcile:
+        runner = asyncio.create_task(reconcile(), name="reconcile")
         stopper = asyncio.create_task(stop.wait(), name="stop")
-        announce("ready")
         await asyncio.wait({runner, stopper}, return_when=asyncio.FIRST_COMPLETED)
         if runner.done():
             await runner
@@ -70,63 +76,74 @@ async def run(settings: Settings, announce: Announce) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, announce: Announce) -> AsyncIterator[Controller]:
-    """Start every service; yields the controller, whose ``run`` is the caller's."""
+async def serving(
+    settings: Settings, announce: Announce
+) -> AsyncIterator[Callable[[], Coroutine[None, None, None]]]:
+    """Start every service; yields what reconciles while this server leads, for ever."""
     async with contextlib.AsyncExitStack() as stack:
         # Before anything makes it with a wider mode: keys, tokens and objects live in it.
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        authority = pki.ensure_authority(settings.state_dir / "pki")
+        name = OwnName(settings.state_dir, settings.identity)
+        stack.callback(name.close)
         kubeconfig = settings.kubeconfig
         if settings.embedded_api:
             kubeconfig = await _start_api(settings, stack, announce)
-        if settings.webhook is not None:
-            await start_webhook(settings.webhook, settings, authority, stack, announce)
         api = open_kube(kubeconfig, watches=2 * max(1, len(settings.namespaces)))
         stack.push_async_callback(api.close)
         await _check_api(api, settings.namespaces)
         clock = SystemClock()
-        address = AgentAddress(
-            f"{settings.address}:{settings.agent_port}",
-            authority.fingerprint,
-            f"http://{settings.address}:{settings.http_port}/ca.pem",
-            settings.kernel_arguments,
+        # A client of its own: a renewal never queues behind other requests.
+        lease_api = open_kube(kubeconfig)
+        stack.push_async_callback(lease_api.close)
+        duty = Duty(settings, lease_api, clock, name.text, announce)
+        await duty.prepare()
+        authority = pki.ensure_authority(settings.state_dir / "pki")
+        if settings.webhook is not None:
+            await start_webhook(settings.webhook, settings, authority, stack, announce)
+        address = _agent_address(settings, authority.fingerprint)
+        tokens = _Tokens(token_key(settings.state_dir))
+        check = duty.leader.check
+        fenced = FencedKube(api, check)
+        directory = Directory(fenced, clock, tokens, address, standby=duty.why_not)
+        gateway = Gateway(
+            directory,
+            authority.cert_pem,
+            log_dir=settings.state_dir / "agent-logs",
+            ping_s=PING_S if settings.embedded_api else REPLICA_PING_S,
+            readiness=duty.readiness,
         )
-        tokens = _Tokens(_token_key(settings.state_dir / "agent-token.key"))
-        directory = Directory(api, clock, tokens, address)
-        log_dir = settings.state_dir / "agent-logs"
-        gateway = Gateway(directory, authority.cert_pem, log_dir=log_dir)
         answer_s = settings.bmc_timeout_s
         pace = Pace(answer_s=answer_s, read_s=4 * answer_s, command_s=9 * answer_s)
-        bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca)
+        bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca, permit=check)
         stack.push_async_callback(bmcs.close)
         controller = Controller(
-            api,
+            fenced,
             bmcs,
-            gateway,
+            FencedAgents(gateway, check),
             clock,
             rules=settings.rules,
             workers=settings.workers,
             namespaces=settings.namespaces,
         )
         directory.attach(controller)
-        leaf = pki.ensure_leaf(
-            authority, settings.state_dir / "pki", "agents", [settings.address, "localhost"]
-        )
+        names = [settings.address, "localhost"]
+        names += [each.rpartition(":")[0] for each in settings.agent_addresses]
+        leaf = pki.ensure_leaf(authority, settings.state_dir / "pki", "agents", names)
         await gateway.start(settings.address, settings.agent_port, leaf.server_context())
         stack.push_async_callback(gateway.stop)
         announce(f"agents call {address.server} (TLS, CA {authority.fingerprint[:16]}…)")
-        boot = BootHttp(directory, settings.ramdisk_dir, authority.cert_pem)
+        boot = BootHttp(
+            directory, settings.ramdisk_dir, authority.cert_pem, readiness=duty.readiness
+        )
         await boot.start(settings.address, settings.http_port)
         stack.push_async_callback(boot.stop)
         announce(f"machines boot from http://{settings.address}:{settings.http_port}/boot.ipxe")
+        # Given back before gateway and boot HTTP end: the next leader need not wait for them.
+        stack.push_async_callback(duty.leader.release)
         dnsmasq = Dnsmasq(_dhcp(settings), directory)
-        await dnsmasq.start()
+        dnsmasq.prepare()
         stack.push_async_callback(dnsmasq.stop)
-        if settings.dhcp == "off":
-            announce("DHCP is off: point your DHCP server's boot file at the address above")
-        else:
-            announce(f"DHCP ({settings.dhcp}) on {settings.interface}")
-        yield controller
+        yield lambda: duty.run(controller, gateway, dnsmasq)
 
 
 async def _start_api(
@@ -190,7 +207,11 @@ def _dhcp(settings: Settings) -> DhcpSettings:
     )
 
 
-def _token_key(path: Path) -> bytes:
-    if not path.exists():
-        pki.write_private(path, secrets.token_bytes(32))
-    return path.read_bytes()
+def _agent_address(settings: Settings, fingerprint: str) -> AgentAddress:
+    hosts = dict.fromkeys(each.rpartition(":")[0] for each in settings.agent_addresses)
+    return AgentAddress(
+        ",".join(settings.agent_addresses),
+        fingerprint,
+        ",".join(f"http://{host}:{settings.http_port}/ca.pem" for host in hosts),
+        settings.kernel_arguments,
+    )

@@ -251,3 +251,11 @@ class NoMetrics:
 
 
 WakeUp = Callable[[], Awaitable[None]]
+
+Readiness = Callable[[], tuple[bool, str]]
+"""Whether this server has filled its caches, and what it is, in words. Standbys are ready too."""
+
+
+def always_ready() -> tuple[bool, str]:
+    """Be ready: for a service without anything behind it."""
+    return True, "ready"

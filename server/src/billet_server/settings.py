@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from billet_server.core.bootplan import check_argument
+from billet_server.core.lease import DEFAULT_DURATION_S, DEFAULT_RENEW_S
 from billet_server.core.seen import Rules
 from billet_server.errors import ConfigError
 
@@ -13,6 +14,8 @@ DhcpMode = Literal["dhcp", "proxy", "off"]
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _WEBHOOK_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]+")
+_IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_HOST_PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 
@@ -33,6 +36,11 @@ class Inputs(NamedTuple):
     kubeconfig: str = ""
     in_cluster: bool = False
     namespaces: tuple[str, ...] = ()
+    identity: str = ""
+    lease_namespace: str = ""
+    lease_duration_s: float = DEFAULT_DURATION_S
+    lease_renew_s: float = DEFAULT_RENEW_S
+    agent_addresses: tuple[str, ...] = ()
     api_host: str = "127.0.0.1"
     api_port: int = 6443
     api_fd: int | None = None
@@ -76,6 +84,11 @@ class Settings(NamedTuple):
     kubeconfig: Path | None
     in_cluster: bool
     namespaces: tuple[str, ...]
+    identity: str
+    lease_namespace: str
+    lease_duration_s: float
+    lease_renew_s: float
+    agent_addresses: tuple[str, ...]
     api_host: str
     api_port: int
     api_fd: int | None
@@ -160,6 +173,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             f" {Rules().retry_cap_s:.0f} seconds"
         )
     webhook = _webhook(inputs, faults)
+    faults += _lease_faults(inputs)
     if faults:
         raise ConfigError(faults)
     return Settings(
@@ -167,6 +181,11 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         kubeconfig=Path(inputs.kubeconfig) if inputs.kubeconfig else None,
         in_cluster=inputs.in_cluster,
         namespaces=tuple(dict.fromkeys(inputs.namespaces)),
+        identity=inputs.identity,
+        lease_namespace=inputs.lease_namespace,
+        lease_duration_s=inputs.lease_duration_s,
+        lease_renew_s=inputs.lease_renew_s,
+        agent_addresses=_agent_addresses(inputs, address),
         api_host=inputs.api_host,
         api_port=inputs.api_port,
         api_fd=inputs.api_fd,
@@ -234,6 +253,36 @@ def _webhook(inputs: Inputs, faults: list[str]) -> Webhook | None:
         key=Path(key) if key else None,
         names=names,
     )
+
+
+def _lease_faults(inputs: Inputs) -> list[str]:
+    faults = [
+        f"--agent-address {text!r} is not HOST:PORT (a name or an IPv4 address, and a port)"
+        for text in inputs.agent_addresses
+        if not _HOST_PORT.fullmatch(text) or not 0 < int(text.rpartition(":")[2]) < 65536
+    ]
+    if inputs.identity and not _IDENTITY.fullmatch(inputs.identity):
+        faults.append(f"--identity {inputs.identity!r} is not 1 to 200 letters, digits, - . or _")
+    if inputs.lease_namespace and not _NAMESPACE.fullmatch(inputs.lease_namespace):
+        faults.append(f"--lease-namespace {inputs.lease_namespace!r} is no namespace")
+    if not 3 <= inputs.lease_duration_s <= 3600:
+        faults.append(f"--lease-duration {inputs.lease_duration_s} is not between 3 and 3600")
+    elif not 0.1 <= inputs.lease_renew_s <= inputs.lease_duration_s / 5:
+        # The holder stops acting after two thirds: there must be time for a second try.
+        faults.append(
+            f"--lease-renew {inputs.lease_renew_s} is not between 0.1 and a fifth of"
+            f" --lease-duration ({inputs.lease_duration_s / 5:g})"
+        )
+    return faults
+
+
+def _agent_addresses(inputs: Inputs, address: str) -> tuple[str, ...]:
+    """Return every server's address, our own first: whom an agent calls first is awake."""
+    own = f"{address}:{inputs.agent_port}"
+    given = tuple(dict.fromkeys(inputs.agent_addresses))
+    if not given:
+        return (own,)
+    return (own, *(text for text in given if text != own)) if own in given else given
 
 
 def _network(inputs: Inputs, interface_address: str | None, faults: list[str]) -> tuple[str, str]:

@@ -88,7 +88,7 @@ async def test_the_second_says_so_and_waits(stage):
     second = await stage.join("b")
     await stage.clock.advance(600)
     assert second.phase is Phase.STANDBY
-    assert "waiting for the lease billet-system/billet, held by a" in second.describe()
+    assert "waiting for the lease held by a (billet-system/billet)" in second.describe()
     assert stage.working == ["a"]
     with pytest.raises(errors.NotLeading, match="b may not act: waiting for the lease"):
         second.check()

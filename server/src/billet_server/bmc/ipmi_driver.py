@@ -9,7 +9,7 @@ from billet_server.bmc import ipmi_commands as commands
 from billet_server.bmc.address import BmcAddress
 from billet_server.bmc.ipmi import Answer, Session, open_session
 from billet_server.bmc.ipmi_errors import Attempt, Reason, SessionError
-from billet_server.bmc.pacing import Pace, confirm_power
+from billet_server.bmc.pacing import Pace, Permit, always, confirm_power
 from billet_server.core.bmcaddress import PRIVILEGE_LEVELS
 from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerState
 from billet_server.errors import BmcUnsupported
@@ -23,9 +23,14 @@ class IpmiBmc:
     """One machine behind an IPMI BMC. The session is kept for ``pace.idle_s`` after a command."""
 
     def __init__(
-        self, address: BmcAddress, credentials: Credentials, lane: asyncio.Lock, pace: Pace
+        self,
+        address: BmcAddress,
+        credentials: Credentials,
+        lane: asyncio.Lock,
+        pace: Pace,
+        permit: Permit = always,
     ) -> None:
-        self._address, self._credentials = address, credentials
+        self._address, self._credentials, self._permit = address, credentials, permit
         self._lane, self._pace = lane, pace
         self._session: Session | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -149,6 +154,7 @@ class IpmiBmc:
                 PRIVILEGE_LEVELS[self._address.privilege_level],
                 self._pace.answer_s,
             )
+        self._permit()
         try:
             answer = await self._session.run(command)
         except asyncio.CancelledError:

@@ -34,6 +34,14 @@ class Pace(NamedTuple):
     idle_s: float = 5.0
 
 
+Permit = Callable[[], None]
+"""Asked right before each command, in its lane; raises what forbids it. Any thread may ask."""
+
+
+def always() -> None:
+    """Permit everything."""
+
+
 ReadPower = Callable[[], Awaitable[PowerState]]
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from billet_server.bmc.address import BmcAddress
 from billet_server.bmc.blocking import BlockingPool
-from billet_server.bmc.pacing import Pace, confirm_power
+from billet_server.bmc.pacing import Pace, Permit, always, confirm_power
 from billet_server.bmc.redfish import Reading, RedfishSystem, ResetType
 from billet_server.bmc.redfish_errors import Attempt
 from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerState
@@ -28,8 +28,10 @@ class RedfishBmc:
         lane: asyncio.Lock,
         pool: BlockingPool,
         pace: Pace,
+        permit: Permit = always,
     ) -> None:
         self._address, self._credentials, self._verify = address, credentials, verify
+        self._permit = permit
         self._lane, self._pool, self._pace = lane, pool, pace
         self._system = self._new_system()
         self._idle: asyncio.TimerHandle | None = None
@@ -123,8 +125,13 @@ class RedfishBmc:
             if self._closing is not None:
                 await self._closing
             system = self._system
+
+            def permitted() -> T:
+                self._permit()
+                return system.run(work)
+
             try:
-                result = await self._pool.run(lambda: system.run(work), self._pace.command_s)
+                result = await self._pool.run(permitted, self._pace.command_s)
             except (TimeoutError, asyncio.CancelledError) as error:
                 system.abandoned = True  # its thread may be using it for a while
                 self._system = self._new_system()

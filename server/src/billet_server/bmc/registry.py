@@ -7,7 +7,7 @@ from pathlib import Path
 from billet_server.bmc.address import BmcAddress, parse_address
 from billet_server.bmc.blocking import BlockingPool
 from billet_server.bmc.ipmi_driver import IpmiBmc
-from billet_server.bmc.pacing import Pace
+from billet_server.bmc.pacing import Pace, Permit, always
 from billet_server.bmc.redfish import trusted_certificates
 from billet_server.bmc.redfish_driver import RedfishBmc
 from billet_server.ports import Bmc, BmcTarget
@@ -20,12 +20,18 @@ class BmcRegistry:
 
     A driver lives as long as somebody holds it or its session is open (``pace.idle_s`` after the
     last command); other credentials make another driver. Lanes outlive drivers the same way.
+    ``permit`` is asked before each command (see `pacing.Permit`).
     """
 
     def __init__(
-        self, *, pace: Pace | None = None, threads: int = 32, ca_file: Path | None = None
+        self,
+        *,
+        pace: Pace | None = None,
+        threads: int = 32,
+        ca_file: Path | None = None,
+        permit: Permit = always,
     ) -> None:
-        self._pace = pace or Pace()
+        self._pace, self._permit = pace or Pace(), permit
         self._verify = trusted_certificates(ca_file)
         self._pool = BlockingPool(threads)
         self._lanes: weakref.WeakValueDictionary[tuple[str, int], asyncio.Lock]
@@ -50,7 +56,7 @@ class BmcRegistry:
     def _build(self, address: BmcAddress, target: BmcTarget) -> Driver:
         lane = self._lanes.setdefault((address.host, address.port), asyncio.Lock())
         if address.driver == "ipmi":
-            return IpmiBmc(address, target.credentials, lane, self._pace)
+            return IpmiBmc(address, target.credentials, lane, self._pace, self._permit)
         verify = self._verify if target.verify_certificate else False
         return RedfishBmc(
             address,
@@ -59,4 +65,5 @@ class BmcRegistry:
             lane=lane,
             pool=self._pool,
             pace=self._pace,
+            permit=self._permit,
         )

@@ -194,12 +194,18 @@ class Dnsmasq:
         """How often dnsmasq died and was started again."""
         return self._child.restarts
 
-    async def start(self) -> None:
-        """Start serving. Raises ConfigError (settings), BootError (what to do is in it)."""
+    def prepare(self) -> None:
+        """Find out whether it could serve. Raises ConfigError (settings), BootError (machine)."""
         if self._settings.mode == "off":
             return
         render_config(self._settings)
         self._ground = prepare(self._settings)
+
+    async def start(self) -> None:
+        """Start serving. Raises ConfigError (settings), BootError (what to do is in it)."""
+        if self._settings.mode == "off":
+            return
+        self.prepare()
         await self._child.start()
         self._advertiser.start()
         log.info("dnsmasq serves %s in mode %s", self._settings.interface, self._settings.mode)

@@ -24,7 +24,7 @@ from billet_server.boot.ipxe import (
 from billet_server.core.bootplan import AskAgain, DiskBoot, RamdiskBoot
 from billet_server.core.ratelimit import RateLimit
 from billet_server.errors import BootError
-from billet_server.ports import BootDirectory, BootStage
+from billet_server.ports import BootDirectory, BootStage, Readiness, always_ready
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,13 @@ class BootHttp:
         loader_dir: Path = Path("/usr/lib/ipxe"),
         script_rate_per_s: float = SCRIPT_RATE_PER_S,
         script_burst: float = SCRIPT_BURST,
+        readiness: Readiness = always_ready,
     ) -> None:
         self._directory = directory
         self._ramdisk_dir = ramdisk_dir
         self._loader_dir = loader_dir
         self._ca_pem = ca_pem
+        self._readiness = readiness
         self._limit = RateLimit(script_rate_per_s, script_burst)
         self._runner: web.AppRunner | None = None
 
@@ -107,6 +109,7 @@ class BootHttp:
         app.router.add_get("/boot/{nonce}/{file}", self._file)
         app.router.add_get("/ca.pem", self._ca)
         app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
         return app
 
     @web.middleware
@@ -179,6 +182,11 @@ class BootHttp:
     async def _health(self, request: web.Request) -> web.StreamResponse:
         del request
         return _text("ok\n")
+
+    async def _ready(self, request: web.Request) -> web.StreamResponse:
+        del request
+        is_ready, words = self._readiness()
+        return _text(f"{words}\n", 200 if is_ready else 503)
 
     def _seen(self, mac: str, stage: BootStage, detail: str) -> None:
         log.info("%s: %s %s", mac, stage, detail)

@@ -54,6 +54,35 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
 )
 @click.option("--router", metavar="IP", help="Default route for the machines. [none]")
 @click.option("--dns", metavar="IP", help="Name server for the machines. [none]")
+@click.option(
+    "--agent-address",
+    "agent_addresses",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Where agents find a server: one for each replica, or one for all. [own address]",
+)
+@click.option("--identity", metavar="NAME", help="Own name as holder of the lease. [host name]")
+@click.option(
+    "--lease-namespace",
+    metavar="NS",
+    help="Where lease and shared CA are. [the pod's, the first --namespace, or billet-system]",
+)
+@click.option(
+    "--lease-duration",
+    "lease_duration_s",
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A leader silent for so long is followed by another server.",
+)
+@click.option(
+    "--lease-renew",
+    "lease_renew_s",
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two renewals, and two looks of a waiting server.",
+)
 @click.option("--http-port", default=8080, show_default=True, help="Boot files, plain HTTP.")
 @click.option("--agent-port", default=8443, show_default=True, help="Agents, TLS.")
 @click.option(

@@ -90,7 +90,7 @@ class _Errand(NamedTuple):
 
 
 class Controller:
-    """Reconciles every host; `run` it once."""
+    """Reconciles every host: `run`, or `follow` always and `work` while this server leads."""
 
     def __init__(
         self,
@@ -131,17 +131,52 @@ class Controller:
         self._soft_off_places = asyncio.Semaphore(SOFT_OFF_EFFECTS)
 
     async def run(self) -> None:
-        """Reconcile for ever."""
+        """Reconcile for ever, as the only server."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.follow(), name="follow")
+            await self.work()
+
+    async def follow(self) -> None:
+        """Keep the caches of hosts and Secrets filled, for ever; standbys do as well."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.secrets.run(), name="informer-secrets")
             group.create_task(self.hosts.run(), name="informer-hosts")
+
+    async def work(self) -> None:
+        """Reconcile until cancelled. Whatever was known before may have become untrue since."""
+        was_synced = self.synced
+        # Deciding on half a cache would report Secrets missing that are merely not listed.
+        await self.secrets.synced.wait()
+        await self.hosts.synced.wait()
+        if was_synced:
+            await self._catch_up()
+        log.info("caches are filled: %d hosts", len(self.hosts))
+        self._started_at = self._clock.now()
+        self.queue.abandon()
+        for key, memo in self._memos.items():
+            self._memos[key] = Memo(uid=memo.uid, boot=memo.boot)
+            self.queue.add(key)
+        async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(), name="events")
-            # Deciding on half a cache would report Secrets missing that are merely not listed.
-            await self.secrets.synced.wait()
-            await self.hosts.synced.wait()
-            log.info("caches are filled: %d hosts", len(self.hosts))
             for number in range(self._workers):
                 group.create_task(self._work(group), name=f"reconcile-{number}")
+
+    async def _catch_up(self) -> None:
+        """Have all that another leader wrote, also where a watch of ours has stood still."""
+        while True:
+            try:
+                await self.secrets.catch_up()
+                await self.hosts.catch_up()
+            except errors.ApiError as error:
+                log.warning("cannot begin to reconcile yet: %s", error)
+                await self._clock.sleep(_API_RETRY_S[1])
+            else:
+                return
+
+    @property
+    def synced(self) -> bool:
+        """Whether the caches have been filled."""
+        return self.hosts.synced.is_set() and self.secrets.synced.is_set()
 
     def wake(self, key: HostKey) -> None:
         """Have a host looked at soon: at once, unless it was a moment ago."""

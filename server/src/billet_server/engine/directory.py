@@ -5,7 +5,8 @@ was first to use a boot nonce, and that is written before the agent is let in.
 """
 
 import logging
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
 
 from billet_server import errors
 from billet_server.core.booting import NETBOOT_PURPOSES
@@ -14,7 +15,7 @@ from billet_server.core.host import Host, parse_host
 from billet_server.core.states import State, read_state
 from billet_server.engine.controller import Controller
 from billet_server.ports import BARE_METAL_HOST, Admission, BootStage, Clock, KubeApi, Object
-from billet_wire import Hello
+from billet_wire import STANDBY, Hello
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ _STILL_THERE = (
     "the machine may still run the ramdisk instead of its image, or somebody uses a copied token;"
     " look at the machine's screen"
 )
+
+
+STANDBY_PAUSE_S: Final = 1.0
+"""After so long an agent that found only standbys asks again: a new leader is near."""
 
 
 class Claim(Protocol):
@@ -63,13 +68,23 @@ class Directory:
     """Implements ports.BootDirectory and ports.AgentDirectory.
 
     The gateway needs the directory and the controller needs the gateway: `attach` closes the
-    circle before anything listens.
+    circle before anything listens. ``standby()`` says in words why this server does not lead,
+    "" when it does: agents are then told to call another one.
     """
 
     _controller: Controller
 
-    def __init__(self, api: KubeApi, clock: Clock, tokens: Tokens, address: AgentAddress) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        clock: Clock,
+        tokens: Tokens,
+        address: AgentAddress,
+        *,
+        standby: Callable[[], str] = lambda: "",
+    ) -> None:
         self._api, self._clock, self._tokens, self._address = api, clock, tokens, address
+        self._standby = standby
 
     def attach(self, controller: Controller) -> None:
         """Say who knows the hosts."""
@@ -121,6 +136,9 @@ class Directory:
         claim = self._tokens.read(hello.token)
         if claim is None:
             return _refuse("token-invalid", "the token was not made by this server")
+        if why := self._standby():
+            text = f"this server does not lead ({why}); call the other servers"
+            return _refuse(STANDBY, text, retry_after_s=STANDBY_PAUSE_S)
         if not self._controller.hosts.synced.is_set():
             return _refuse("server-starting", "the server is still reading", retry_after_s=1.0)
         cached = self._controller.find_by_uid(claim.host_uid)

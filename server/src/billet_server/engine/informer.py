@@ -101,6 +101,12 @@ class Informer:
         """Take the API's answer to a create, patch or replace of ours."""
         self._announce(self._cache.written(obj))
 
+    async def catch_up(self) -> None:
+        """List once: what is in the cache is then not older than this call. Raises ApiError."""
+        for scope in self._scopes:
+            for obj in (await self._api.list(self.kind, scope)).items:
+                self.note_written(obj)
+
     async def run(self) -> None:
         """List and watch for ever. API errors never end it; they are in ``last_error``."""
         for obj in self._cache.items():

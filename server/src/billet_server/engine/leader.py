@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 LEASE_NAME: Final = "billet"
 LEAST_PAUSE_S: Final = 0.05
+FORBIDDEN: Final = 403
 LOST_PAUSE_S: Final = 1.0
 """After the Lease, or its namespace, was deleted."""
 
@@ -34,6 +35,7 @@ class Phase(Enum):
     STANDBY = "standby"
     LEADING = "leading"
     UNSURE = "unsure"
+    ENDED = "ended"
 
 
 class Leader:
@@ -55,7 +57,6 @@ class Leader:
         self._phase = Phase.STARTING
         self._changed = asyncio.Event()
         self._failing = False
-        self._released = False
         self._reign = 0
 
     @property
@@ -90,12 +91,14 @@ class Leader:
     def describe(self) -> str:
         """Say in words what this server is."""
         match self._phase:
-            case Phase.LEADING:
+            case Phase.LEADING if self.leading:
                 return f"leading, with the lease {self.lease_name}"
-            case Phase.UNSURE:
+            case Phase.LEADING | Phase.UNSURE:
                 return f"the lease {self.lease_name} could not be renewed in time; trying on"
             case Phase.STANDBY:
-                return f"waiting for the lease {self.lease_name}, held by {self.holder}"
+                return f"waiting for the lease held by {self.holder} ({self.lease_name})"
+            case Phase.ENDED:
+                return "stopping"
         return f"asking for the lease {self.lease_name}"
 
     async def run(self) -> None:
@@ -138,8 +141,7 @@ class Leader:
     async def release(self) -> None:
         """Give the Lease back, so that another server need not wait; call when all work ended."""
         held, record = self._phase in (Phase.LEADING, Phase.UNSURE), self._view.record
-        self._released = True
-        self._enter(Phase.STANDBY)
+        self._enter(Phase.ENDED)
         if not held or record is None or record.holder != self._terms.identity:
             return
         try:
@@ -184,7 +186,7 @@ class Leader:
             return LOST_PAUSE_S
         self._see(lease.parse_lease(written))
         self._held = sent
-        if not self._released and lease.may_act(sent, self._moment(), self._terms):
+        if lease.may_act(sent, self._moment(), self._terms):
             self._enter(Phase.LEADING)
         return self._terms.renew_s
 
@@ -227,7 +229,7 @@ class Leader:
                 self._enter(Phase.UNSURE)
 
     def _enter(self, phase: Phase) -> None:
-        if phase is self._phase:
+        if phase is self._phase or self._phase is Phase.ENDED:
             return
         self._phase = phase
         self._reign += phase is Phase.LEADING
@@ -246,16 +248,23 @@ async def ensure_namespace(api: KubeApi, name: str) -> None:
     try:
         await api.get(NAMESPACE, "", name)
     except errors.NotFound:
-        try:
-            await api.create(NAMESPACE, {"metadata": {"name": name}})
-        except errors.Conflict:
-            return
-        except errors.ApiError as error:
-            fault = (
-                f"the namespace {name} for the lease is not there and could not be made ({error});"
-                f" make it (kubectl create namespace {name}) or name one by --lease-namespace"
-            )
-            raise errors.ConfigError([fault]) from error
+        pass
+    except errors.ApiError as error:
+        if error.status != FORBIDDEN:
+            raise
+        return  # a pod need not be allowed to look at the namespace that it is in
+    else:
+        return
+    try:
+        await api.create(NAMESPACE, {"metadata": {"name": name}})
+    except errors.Conflict:
+        return
+    except errors.ApiError as error:
+        fault = (
+            f"the namespace {name} for the lease is not there and could not be made ({error});"
+            f" make it (kubectl create namespace {name}) or name one by --lease-namespace"
+        )
+        raise errors.ConfigError([fault]) from error
 
 
 async def _run(work: Callable[[], Awaitable[object]]) -> object:

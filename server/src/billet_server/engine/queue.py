@@ -98,6 +98,11 @@ class WorkQueue(Generic[K]):
         if key in self._queued:
             self._put_ready(key)
 
+    def abandon(self) -> None:
+        """Say that nobody works on anything any more: all workers were cancelled."""
+        for key in list(self._busy):
+            self.done(key)
+
     def forget(self, key: K) -> None:
         """Drop the moment set for ``key``.
 

@@ -13,15 +13,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from billet_server.core.ratelimit import RateLimit
 from billet_server.errors import AgentError, BootError
 from billet_server.gateway.agentlog import AgentLogs
 from billet_server.gateway.link import HELLO_S, PING_S, Link
 from billet_server.gateway.sessions import Connection, Session, Sessions
-from billet_server.ports import Admission, AgentDirectory, AgentView
+from billet_server.ports import Admission, AgentDirectory, AgentView, Readiness, always_ready
 from billet_wire import (
+    STANDBY,
     AgentMessage,
     CancelJob,
     Goodbye,
@@ -65,9 +66,11 @@ class Gateway:
         ping_s: float = PING_S,
         hello_s: float = HELLO_S,
         now: Callable[[], datetime] = utc_now,
+        readiness: Readiness = always_ready,
     ) -> None:
         self._directory, self._ca_pem, self._now = directory, ca_pem, now
         self._ping_s, self._hello_s = ping_s, hello_s
+        self._readiness = readiness
         self._sessions = Sessions()
         self._logs = AgentLogs(log_dir)
         self._failures = RateLimit(FAILURES_PER_S, FAILURES_BURST)
@@ -110,6 +113,7 @@ class Gateway:
         app.router.add_get("/agent/v1/link", self._handle)
         app.router.add_get("/ca.pem", self._ca)
         app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
         runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         for address in [host] if isinstance(host, str) else host:
@@ -127,11 +131,15 @@ class Gateway:
 
     async def stop(self) -> None:
         """Close every connection; agents dial again when a server is back."""
-        links = [link.close("the server is stopping", code=1001) for link in self._links]
-        await asyncio.gather(*links)
+        await self.dismiss("the server is stopping")
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+
+    async def dismiss(self, reason: str) -> None:
+        """Close every connection, so that the agents dial again: here or at another server."""
+        links = [link.close(reason, code=WSCloseCode.GOING_AWAY) for link in self._links]
+        await asyncio.gather(*links)
 
     # connections
 
@@ -142,6 +150,11 @@ class Gateway:
     async def _health(self, request: web.Request) -> web.StreamResponse:
         del request
         return web.Response(text="ok\n")
+
+    async def _ready(self, request: web.Request) -> web.StreamResponse:
+        del request
+        is_ready, words = self._readiness()
+        return web.Response(text=f"{words}\n", status=200 if is_ready else 503)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         peer = request.remote or "unknown"
@@ -197,8 +210,11 @@ class Gateway:
             await link.refuse("server-error", "the server could not decide; try again", 5.0)
             return Admission(accepted=False)
         if not admission.accepted:
-            self._count_failure(link.peer)
-            log.warning(
+            # Whom the server itself asks to come back has done nothing wrong.
+            if admission.retry_after_s is None:
+                self._count_failure(link.peer)
+            log.log(
+                logging.DEBUG if admission.reason == STANDBY else logging.WARNING,
                 "refused agent %s at %s for %s: %s: %s",
                 hello.agent_id,
                 link.peer,

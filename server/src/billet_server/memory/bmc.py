@@ -79,9 +79,11 @@ class MemoryBmcs:
         answer_s: float = 5.0,
         power_s: float = 60.0,
         soft_off_s: float = 180.0,
+        permit: Callable[[], None] = lambda: None,
     ) -> None:
         self.machines = {machine.address: machine for machine in machines}
         self.answer_s, self.power_s, self.soft_off_s = answer_s, power_s, soft_off_s
+        self.permit = permit
         self.opened: list[BmcTarget] = []
         self._lanes: dict[str, asyncio.Lock] = {}
 
@@ -160,6 +162,7 @@ class MemoryBmc:
     async def _call(self, name: str) -> MemoryMachine:
         """One command: in its lane, with every failure that is switched on."""
         async with self._lane:
+            self._bmcs.permit()
             machine = self._bmcs.machines.get(self._target.address)
             if machine is None or machine.unreachable:
                 raise await self._silence(name)
