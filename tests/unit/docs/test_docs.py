@@ -27,6 +27,7 @@ from billet_server.core.validate import validate_host
 TOP = Path(__file__).resolve().parents[3]
 PAGES = sorted([*(TOP / "docs").glob("*.md"), *TOP.glob("*.md")])
 CORE = "\n".join(path.read_text() for path in (TOP / "server/src/billet_server/core").glob("*.py"))
+ENGINE = "\n".join(p.read_text() for p in (TOP / "server/src/billet_server/engine").glob("*.py"))
 CRD = yaml.safe_load((TOP / "crds/baremetalhosts.yaml").read_text())
 ROOT = root_with(installed_plugins())
 
@@ -242,6 +243,7 @@ def test_status_additions_are_listed_field_by_field():
 def test_events_are_those_of_the_code():
     rows = table(section(page("docs/reference.md"), "Events"))
     noted = set(re.findall(r'note\(\s*"([A-Za-z]+)"', CORE))
+    noted |= set(re.findall(r'EventNote\(\s*"\w+",\s*"([A-Za-z]+)"', ENGINE))
     kinds = (turn.REGISTRATION, turn.INSPECTION, turn.PREPARATION, turn.PROVISIONING, turn.POWER)
     errors = {"".join(word.capitalize() for word in kind.split()) for kind in kinds}
     assert {names(row[0])[0] for row in rows} == noted | errors

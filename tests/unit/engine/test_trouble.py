@@ -172,6 +172,39 @@ async def test_an_agent_of_a_provisioned_host_is_refused_and_told():
         assert await rig.state() == "provisioned"
 
 
+async def test_an_agent_without_the_hosts_mac_is_named_on_the_object():
+    async with running_rig(prepare=lambda rig: setattr(rig, "netboots", False)) as rig:
+
+        async def booting() -> bool:
+            return bool((await rig.status()).get("boot", {}).get("startedAt"))
+
+        await rig.until(booting)
+        plan = rig.directory.boot_plan(MAC)
+        word = next(word for word in plan.arguments if word.startswith("billet.token="))
+        hello = Hello(word.partition("=")[2], "a", ("00:00:00:00:00:99",), "legacy", 9, "0")
+        boots = len(rig.machine.boots)
+        for _ in range(4):
+            refused = await rig.agents.connect(hello)
+            assert refused.refused.reason == "mac-mismatch"
+            await rig.clock.advance(5)
+
+        async def named() -> bool:
+            return await problem(rig) == "agent-mac"
+
+        await rig.until(named, limit_s=30)
+        status = await rig.status()
+        assert f"no interface {MAC}" in status["errorMessage"]
+        assert "00:00:00:00:00:99" in status["problem"]["evidence"]
+        assert status["problem"]["nextRetryAt"]
+        told = [event for event in (await rig.api.list(EVENT, NS)).items
+                if event["reason"] == "AgentRefused"]  # fmt: skip
+        assert len(told) == 1
+        assert "00:00:00:00:00:99" in told[0]["message"]
+        rig.netboots = True
+        await rig.until_state("ready")
+        assert len(rig.machine.boots) == boots + 1
+
+
 async def test_a_host_made_anew_under_its_name_has_nothing_of_the_old_one():
     async with running_rig() as rig:
         await rig.until_state("ready")

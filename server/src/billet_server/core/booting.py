@@ -233,6 +233,11 @@ def _wait_for_first_call(turn: Turn, boot: Boot, error_type: str) -> None:
     if rival is not None and boot.agent_id:
         until = min(until, rival + timedelta(seconds=rules.agent_return_s))
         fault = Fault("agent-lost", f"{key}: {_RESTARTED}")
+    stranger = seen.stranger
+    if stranger is not None and _since(stranger.at, boot.chosen_at or boot.started_at):
+        until = min(until, stranger.at + timedelta(seconds=rules.agent_return_s))
+        fault = Fault("agent-mac", f"{key}: the agent that called has no interface {mac}")
+        fault = fault._replace(evidence=stranger.text)
     power = turn.seen.power
     if power is not None and power.at > began and power.state is PowerState.OFF:
         turn.status.powered_on = False

@@ -142,6 +142,11 @@ CATALOGUE: dict[str, ProblemKind] = {
         "look at the machine's screen or serial console: it says why",
         heals=True,
     ),
+    "agent-mac": ProblemKind(
+        "the ramdisk does not see the NIC that the machine booted from",
+        "correct spec.bootMACAddress, or build a ramdisk with that NIC's driver",
+        heals=True,
+    ),
     "agent-lost": ProblemKind(
         "the agent stopped answering",
         "the machine may have lost power or network; it will be booted again",

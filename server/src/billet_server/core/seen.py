@@ -24,6 +24,13 @@ class PowerSeen(NamedTuple):
     at: datetime
 
 
+class Stranger(NamedTuple):
+    """When an agent of this boot called from a machine without this MAC, in words which."""
+
+    at: datetime
+    text: str
+
+
 class BootSeen(NamedTuple):
     """When the boot services last saw this MAC at each stage; None: not since server start.
 
@@ -35,6 +42,7 @@ class BootSeen(NamedTuple):
     kernel_at: datetime | None = None
     initramfs_at: datetime | None = None
     rival_at: datetime | None = None
+    stranger: Stranger | None = None
 
 
 class Seen(NamedTuple):

@@ -23,7 +23,7 @@ from billet_server.core.conditions import same_but_generation
 from billet_server.core.host import Host, host_patch, parse_host
 from billet_server.core.machine import step, trouble
 from billet_server.core.problems import Fault
-from billet_server.core.seen import PowerSeen, Rules, Seen
+from billet_server.core.seen import PowerSeen, Rules, Seen, Stranger
 from billet_server.core.terms import Credentials, HostKey
 from billet_server.core.turn import EventNote, Step
 from billet_server.engine import indexes
@@ -185,8 +185,18 @@ class Controller:
 
     async def report_rival(self, host: Host, text: str) -> None:
         """Say that an agent was refused for a host: an Event now and then, not for every call."""
-        memo, now_s = self.memo(host.key), self._clock.monotonic()
+        memo = self.memo(host.key)
         memo.boot = memo.boot._replace(rival_at=self._clock.now())
+        self._refused(host, memo, text)
+
+    async def report_stranger(self, host: Host, text: str) -> None:
+        """Say that the agent of a host's boot runs on a machine without the host's MAC."""
+        memo = self.memo(host.key)
+        memo.boot = memo.boot._replace(stranger=Stranger(self._clock.now(), text))
+        self._refused(host, memo, text)
+
+    def _refused(self, host: Host, memo: Memo, text: str) -> None:
+        now_s = self._clock.monotonic()
         if now_s - memo.rival_noted_s > RIVAL_INTERVAL_S:
             memo.rival_noted_s = now_s
             self._recorder.record(host, EventNote("Warning", "AgentRefused", text))

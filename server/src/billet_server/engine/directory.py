@@ -19,6 +19,8 @@ from billet_wire import STANDBY, Hello
 
 log = logging.getLogger(__name__)
 
+_MACS_TOLD = 16
+
 _STILL_THERE = (
     "the machine may still run the ramdisk instead of its image, or somebody uses a copied token;"
     " look at the machine's screen"
@@ -128,7 +130,7 @@ class Directory:
             log.info("host %s: boot stage %s %s", host.key, stage, detail)
             memo = self._controller.memo(host.key)
             if stage in ("dhcp", "script", "kernel", "initramfs"):
-                memo.boot = memo.boot._replace(**{f"{stage}_at": now})
+                memo.boot = memo.boot._replace(**{f"{stage}_at": now})  # type: ignore[arg-type]
             self._controller.wake(host.key)
 
     async def admit(self, hello: Hello, peer: str) -> Admission:
@@ -145,12 +147,21 @@ class Directory:
         if cached is None:
             return _refuse("host-unknown", "the host of this token does not exist (any more)")
         if claim.mac not in {mac.lower() for mac in hello.macs}:
+            await self._tell_stranger(cached, claim, hello, peer)
             return _refuse("mac-mismatch", f"this machine has no interface {claim.mac}")
         try:
             return await self._bind(cached, claim, hello, peer)
         except errors.ApiError as error:
             log.warning("agent of %s has to wait: %s", cached.key, error)
             return _refuse("api-unavailable", "the server cannot reach its API", retry_after_s=2.0)
+
+    async def _tell_stranger(self, host: Host, claim: Claim, hello: Hello, peer: str) -> None:
+        """Put a wrong machine, or one whose NIC the ramdisk cannot drive, on the object."""
+        boot = host.status.boot
+        if boot is not None and boot.nonce == claim.nonce and not boot.agent_id:
+            macs = ", ".join(sorted(hello.macs)[:_MACS_TOLD]) or "none"
+            text = f"the agent at {peer} has no interface {claim.mac}; its interfaces: {macs}"
+            await self._controller.report_stranger(host, text)
 
     async def _bind(self, cached: Host, claim: Claim, hello: Hello, peer: str) -> Admission:
         namespace, name = cached.key
