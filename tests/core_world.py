@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+import msgspec
+
 from billet_server.core import effects as ask
 from billet_server.core.agents import AgentView
 from billet_server.core.annotations import STATUS
@@ -206,6 +208,9 @@ class World:
                 for key, value in effect.values:
                     if self.annotations.get(key) == value:
                         del self.annotations[key]
+            case ask.SetArchitecture():
+                self.spec = msgspec.structs.replace(self.spec, architecture=effect.architecture)
+                self.generation += 1
             case ask.PutHardwareData() if self.refusals > 0:
                 self.refusals -= 1
                 return ask.Outcome(effect, self.refusal)

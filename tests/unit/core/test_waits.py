@@ -382,6 +382,8 @@ def test_externally_provisioned_taken_back_is_provisioned_by_the_spec():
     world.run(lambda: world.state is State.EXTERNALLY_PROVISIONED)
     world.run()
     assert not any(isinstance(effect, ask.NetworkBoot) for effect in world.performed)
+    world.edit(online=True)
+    world.run(lambda: world.state is State.READY)
     world.edit(online=True, image=Image(IMAGE.url, IMAGE.checksum))
     world.run(lambda: world.disk == IMAGE.url and world.state is State.PROVISIONED)
 

@@ -116,6 +116,12 @@ class PutHardwareData(NamedTuple):
     hardware: dict[str, Any]
 
 
+class SetArchitecture(NamedTuple):
+    """Write ``spec.architecture`` where it is still empty."""
+
+    architecture: str
+
+
 class ForgetAgent(NamedTuple):
     """Drop the host's agent session."""
 
@@ -138,6 +144,7 @@ Effect = (
     | StartHandOver
     | CancelJob
     | PutHardwareData
+    | SetArchitecture
     | ForgetAgent
 )
 

@@ -41,6 +41,12 @@ class Image(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     format: str | None = None
 
 
+class CustomDeploy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Metal3 ``customDeploy``: a step of a site's own ramdisk."""
+
+    method: str = ""
+
+
 class SecretReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A Secret's name and (optional) namespace."""
 
@@ -67,6 +73,22 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     disable_power_off: bool = False
     raid: dict[str, Any] | None = None
     firmware: dict[str, Any] | None = None
+    custom_deploy: CustomDeploy | None = None
+    preprovisioning_network_data_name: str = ""
+    architecture: str = ""
+
+    @property
+    def image_network_data(self) -> SecretReference | None:
+        """What configures the image's network: the ramdisk's data where it has none of its own."""
+        if self.network_data is not None and self.network_data.name:
+            return self.network_data
+        name = self.preprovisioning_network_data_name
+        return SecretReference(name) if name else None
+
+    @property
+    def custom_method(self) -> str:
+        """The custom deployment's name, or empty."""
+        return self.custom_deploy.method if self.custom_deploy is not None else ""
 
     @property
     def wanted_image(self) -> Image | None:
@@ -100,7 +122,8 @@ class CredentialsStatus(msgspec.Struct, rename="camel", omit_defaults=True):
 class Provisioning(msgspec.Struct, rename="camel", omit_defaults=True):
     """Metal3 ``status.provisioning``; ``image`` is what the disk holds, set on proof only.
 
-    ``raid`` and ``firmware`` are what Metal3 applied before it left the host to us.
+    ``raid``, ``firmware`` and ``custom_deploy`` are what Metal3 applied before it left the host
+    to us. ``config_drive`` is `Seen.data_version` as of the image's writing.
     """
 
     state: str = msgspec.field(default="")
@@ -110,6 +133,8 @@ class Provisioning(msgspec.Struct, rename="camel", omit_defaults=True):
     boot_mode: str | None = None
     raid: dict[str, Any] | None = None
     firmware: dict[str, Any] | None = None
+    custom_deploy: CustomDeploy | None = None
+    config_drive: str = ""
 
 
 class Progress(msgspec.Struct, rename="camel", omit_defaults=True):

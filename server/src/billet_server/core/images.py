@@ -15,15 +15,6 @@ _TYPES = ("md5", "sha256", "sha512", "auto")
 _FORMATS = ("raw", "qcow2", "vdi", "vmdk")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{64}|[0-9A-Fa-f]{128}")
 
-PROFILE_HINTS: dict[str, RootDeviceHints] = {
-    "libvirt": RootDeviceHints(device_name="/dev/vda"),
-    "openstack": RootDeviceHints(device_name="/dev/vdb"),
-    "dell": RootDeviceHints(hctl="0:0:0:0"),
-    "dell-raid": RootDeviceHints(hctl="0:2:0:0"),
-}
-"""Metal3's hardware profiles. "unknown" meant /dev/sda there; here it means no hint, since the
-smallest fitting disk is right more often than the kernel's first name."""
-
 
 def image_source(image: Image) -> ImageSource | Fault:
     """Return the agent's form of an image, or why it cannot be used."""
@@ -47,6 +38,9 @@ def image_source(image: Image) -> ImageSource | Fault:
         return Fault(
             "image-unsupported", f"spec.image.checksumType {kind!r} is not one of {_TYPES}"
         )
+    if image.format == "live-iso":
+        text = "spec.image.format live-iso: Billet writes images to disks and boots none as a CD"
+        return Fault("image-unsupported", text)
     if image.format is not None and image.format not in _FORMATS:
         return Fault(
             "image-unsupported", f"spec.image.format {image.format!r} is not one of {_FORMATS}"

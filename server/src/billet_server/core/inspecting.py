@@ -140,7 +140,6 @@ def _inspected(turn: Turn, saved: PutHardwareData) -> None:
 
 
 def _leave(turn: Turn) -> None:
-    turn.status.hardware_profile = turn.host.spec.hardware_profile or "unknown"
     if turn.status.boot is not None:
         turn.status.boot.purpose = IDLE
     turn.go(State.PREPARING)

@@ -20,6 +20,9 @@ ERROR_TYPES = {
 }
 """Status errorType of what goes wrong in a state; registration error in all others."""
 
+_RAMDISK_STATES = (State.INSPECTING, State.PROVISIONING, State.DEPROVISIONING)
+_ARCHITECTURES = ("", "x86_64", "amd64")
+
 
 def preflight(turn: Turn) -> bool:
     """Check what must hold before anything is done; False: a problem stands."""
@@ -52,7 +55,13 @@ def standing_fault(turn: Turn) -> Fault | None:
         return Fault("boot-mac-conflict", f"{key}: host {seen.mac_conflict} has {mac.lower()} too")
     if seen.bmc_conflict:
         return Fault("bmc-conflict", f"{key}: host {seen.bmc_conflict} has BMC {address} too")
-    if not mac and turn.state in ERROR_TYPES:
+    if turn.state not in _RAMDISK_STATES:
+        return None
+    arch = host.spec.architecture
+    if arch not in _ARCHITECTURES:
+        text = f"{key}: spec.architecture is {arch!r}, the ramdisk is for x86_64"
+        return Fault("architecture-unsupported", text)
+    if not mac:
         return Fault("boot-mac-missing", f"{key}: cannot network boot without its MAC")
     return None
 
@@ -69,6 +78,7 @@ _STANDING = frozenset(
         "boot-mac-invalid",
         "boot-mac-conflict",
         "boot-mac-missing",
+        "architecture-unsupported",
     }
 )
 

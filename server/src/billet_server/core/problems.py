@@ -84,6 +84,12 @@ CATALOGUE: dict[str, ProblemKind] = {
         "set spec.bootMACAddress to the MAC of the NIC on the provisioning network",
         heals=False,
     ),
+    "architecture-unsupported": ProblemKind(
+        "the ramdisk does not run on that architecture",
+        "correct spec.architecture, or set spec.externallyProvisioned: only the power is then"
+        " looked after",
+        heals=False,
+    ),
     "boot-mac-invalid": ProblemKind(
         "bootMACAddress is not a MAC address",
         "write it as six pairs of hex digits with colons, such as 00:c2:fc:3b:e1:01",

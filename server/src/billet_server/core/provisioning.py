@@ -21,13 +21,13 @@ from billet_server.core.effects import (
     StartHandOver,
 )
 from billet_server.core.host import Boot, Image, Period
-from billet_server.core.images import PROFILE_HINTS, hints_key, image_key, image_source
+from billet_server.core.images import hints_key, image_key, image_source
 from billet_server.core.problems import Fault
+from billet_server.core.profiles import hints_of, set_profile
 from billet_server.core.states import State
 from billet_server.core.terms import BootMode, PowerState
 from billet_server.core.turn import POWER, PROVISIONING, Turn
 from billet_server.core.wording import printable
-from billet_wire import RootDeviceHints
 
 
 def provision(turn: Turn) -> None:
@@ -54,7 +54,11 @@ def provision(turn: Turn) -> None:
     agent = agent_for(turn, "provision", PROVISIONING)
     if agent is None:
         return
-    report = job_result(turn, agent, _deploy(turn, image), PROVISIONING)
+    set_profile(turn)
+    job = _deploy(turn, image)
+    if job.job_id not in agent.jobs:
+        status.provisioning.config_drive = turn.seen.data_version
+    report = job_result(turn, agent, job, PROVISIONING)
     if report is None or status.boot is None:
         return
     if report.deploy is not None:
@@ -66,7 +70,7 @@ def provision(turn: Turn) -> None:
         )
         turn.note("ImageWritten", printable(text, 900))
     status.provisioning.image = image
-    status.provisioning.root_device_hints = _hints(turn)
+    status.provisioning.root_device_hints = hints_of(spec)
     status.boot.purpose = HAND_OVER
     turn.soften()
     turn.progress(HAND_OVER, "image verified and written; leaving the machine to its disk")
@@ -75,15 +79,11 @@ def provision(turn: Turn) -> None:
 
 def _deploy(turn: Turn, image: Image) -> StartDeploy:
     status = turn.status
-    hints = _hints(turn)
+    hints = hints_of(turn.host.spec)
     what = image_key(image) if hints is None else f"{image_key(image)}-{hints_key(hints)}"
     job_id = f"deploy/{status.provisioning.id}/{what}/{job_number(turn)}"
     clean = turn.host.spec.automated_cleaning_mode != "disabled"
     return StartDeploy(job_id, image, hints, clean)
-
-
-def _hints(turn: Turn) -> RootDeviceHints | None:
-    return turn.host.spec.root_device_hints or PROFILE_HINTS.get(turn.host.spec.hardware_profile)
 
 
 def _hand_over(turn: Turn, boot: Boot) -> None:
@@ -219,6 +219,8 @@ def _deprovisioned(turn: Turn, text: str) -> None:
     status.provisioning.image = None
     status.provisioning.id = ""
     status.provisioning.root_device_hints = None
+    status.provisioning.custom_deploy = None
+    status.provisioning.config_drive = ""
     status.operation_history.deprovision.end = turn.now
     if status.boot is not None:
         status.boot.purpose = IDLE

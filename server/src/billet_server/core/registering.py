@@ -37,7 +37,6 @@ def register(turn: Turn) -> None:
     if spec.externally_provisioned:
         turn.go(State.EXTERNALLY_PROVISIONED)
     elif inspecting.is_disabled(turn.host):
-        status.hardware_profile = spec.hardware_profile or "unknown"
         turn.note("InspectionSkipped", "inspection is disabled")
         turn.go(State.PREPARING)
     else:

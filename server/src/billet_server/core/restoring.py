@@ -77,6 +77,8 @@ def _scrub(status: Status) -> None:
     status.progress = status.waiting = None
     if status.boot is not None and status.boot.purpose != HAND_OVER:
         status.boot = None
+    # The Secrets have other versions here.
+    status.provisioning.config_drive = ""
     # A retry that was put off is made now.
     if status.problem is not None:
         status.problem.basis, status.problem.next_retry_at = "", None

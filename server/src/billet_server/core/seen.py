@@ -50,7 +50,8 @@ class Seen(NamedTuple):
 
     ``entropy`` is 32 fresh hex digits, for names a step must choose; ``mac_conflict`` names
     another host with the same bootMACAddress, ``bmc_conflict`` one with the same BMC;
-    ``data_version`` changes with the Secrets for the config drive; ``started_at`` is when this
+    ``data_version`` changes with the Secrets for the config drive, `field=version` for each,
+    "-" for one that is missing; ``started_at`` is when this
     server started (or the clock was set): before that nothing could be seen.
     """
 

@@ -76,7 +76,12 @@ _AT_BMC = (
 )
 
 
-_ON_OBJECT = (ask.AddFinalizer, ask.RemoveFinalizer, ask.RemoveAnnotations)
+_ON_OBJECT = (
+    ask.AddFinalizer,
+    ask.RemoveFinalizer,
+    ask.RemoveAnnotations,
+    ask.SetArchitecture,
+)
 
 
 class _Errand(NamedTuple):

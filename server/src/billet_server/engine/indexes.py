@@ -39,6 +39,7 @@ def secrets(obj: Object) -> list[str]:
     references = [(spec.get("bmc") or {}).get("credentialsName")]
     fields = ("userData", "networkData", "metaData")
     references.extend((spec.get(field) or {}).get("name") for field in fields)
+    references.append(spec.get("preprovisioningNetworkDataName"))
     return [f"{namespace}/{name}" for name in references if isinstance(name, str) and name]
 
 

@@ -93,6 +93,8 @@ class Performer:
                 await self._set_finalizers(host, left)
             case ask.RemoveAnnotations():
                 await self._remove_annotations(host, effect.values)
+            case ask.SetArchitecture():
+                await self._set_architecture(host, effect.architecture)
             case ask.PutHardwareData():
                 await put_hardware(self._api, host, effect.hardware)
             case ask.ForgetAgent():
@@ -159,6 +161,16 @@ class Performer:
         await self._api.patch(
             BARE_METAL_HOST, host.key.namespace, host.key.name, {"metadata": meta}
         )
+
+    async def _set_architecture(self, host: Host, architecture: str) -> None:
+        if host.spec.architecture:
+            return
+        body: Object = {
+            "metadata": {"resourceVersion": host.resource_version},
+            "spec": {"architecture": architecture},
+        }
+        namespace, name = host.key
+        self._note_written(await self._api.patch(BARE_METAL_HOST, namespace, name, body))
 
     async def _remove_annotations(self, host: Host, values: tuple[tuple[str, str], ...]) -> None:
         gone = {key: None for key, value in values if host.annotations.get(key) == value}

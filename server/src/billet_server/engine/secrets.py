@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from billet_server.core import configdrive
-from billet_server.core.host import Host, SecretReference
+from billet_server.core.host import Host, SecretReference, Spec
 from billet_server.core.problems import Fault
 from billet_server.core.seen import SecretSeen
 from billet_server.core.terms import Credentials, Secret
@@ -68,11 +68,21 @@ def read_credentials(host: Host, get: GetSecret) -> tuple[SecretSeen, Credential
 
 def data_version(host: Host, get: GetSecret) -> str:
     """Return what changes with every Secret that the config drive is made of."""
-    references = (host.spec.user_data, host.spec.network_data, host.spec.meta_data)
-    found = (get(host.key.namespace, ref.name) for ref in references if ref and ref.name)
-    return ",".join(
-        str(secret["metadata"].get("resourceVersion", "")) if secret else "-" for secret in found
-    )
+    versions = []
+    for field, reference in _references(host.spec).items():
+        if reference is not None and reference.name:
+            secret = get(host.key.namespace, reference.name)
+            version = secret["metadata"].get("resourceVersion", "") if secret else "-"
+            versions.append(f"{field}={version}")
+    return ",".join(versions)
+
+
+def _references(spec: Spec) -> dict[str, SecretReference | None]:
+    return {
+        "userData": spec.user_data,
+        "networkData": spec.image_network_data,
+        "metaData": spec.meta_data,
+    }
 
 
 def config_drive_tree(host: Host, get: GetSecret) -> dict[str, bytes]:
@@ -84,7 +94,7 @@ def config_drive_tree(host: Host, get: GetSecret) -> dict[str, bytes]:
         host.uid,
         user_data=user,
         meta_data=_mapping(host, "metaData", spec.meta_data, get),
-        network_data=_mapping(host, "networkData", spec.network_data, get),
+        network_data=_mapping(host, "networkData", spec.image_network_data, get),
     )
 
 

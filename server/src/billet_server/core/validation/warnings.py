@@ -16,8 +16,8 @@ def warnings_of(host: Json) -> Iterator[str]:
         yield "spec.networkInterfaces: kept and not acted on; Billet configures no switches"
     if text(spec, "preprovisioningNetworkDataName"):
         yield (
-            "spec.preprovisioningNetworkDataName: kept and not acted on; the ramdisk gets its "
-            "address by DHCP, and networkData is for the image"
+            "spec.preprovisioningNetworkDataName: the ramdisk gets its address by DHCP; used for "
+            "the image only, where networkData is unset"
         )
     if text(part(spec, "image"), "ociAuthSecretName"):
         yield "spec.image.ociAuthSecretName: kept and not acted on; no registry is asked"

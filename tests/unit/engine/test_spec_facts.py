@@ -1,0 +1,65 @@
+"""What the engine does with fields: the architecture written back, the config drive's sources."""
+
+import pytest
+
+from billet_server.core.host import parse_host
+from billet_server.engine.secrets import config_drive_tree, data_version
+from engine_rig import NAME, NS, running_rig
+
+IMAGE = {"url": "http://172.22.0.1/a.qcow2", "checksum": "0" * 32}
+
+
+async def test_the_architecture_found_is_in_the_spec():
+    async with running_rig() as rig:
+        await rig.until_state("ready")
+        host = await rig.host()
+        assert host["spec"]["architecture"] == "x86_64"
+        await rig.edit(architecture=None)
+        await rig.clock.advance(600)
+        assert "architecture" not in (await rig.host())["spec"], "only an inspection fills it in"
+        await rig.until_state("ready")
+
+
+async def test_a_person_who_writes_it_first_wins():
+    async with running_rig(host=False) as rig:
+        await rig.add_host(architecture="amd64")
+        await rig.until_state("ready")
+        assert (await rig.host())["spec"]["architecture"] == "amd64"
+
+
+def host_with(**spec):
+    return parse_host({"metadata": {"name": NAME, "namespace": NS, "uid": "u"}, "spec": spec})
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_the_images_network_data_falls_back_to_the_ramdisks(own):
+    async with running_rig(host=False) as rig:
+        rig.api.put_secret(NS, "ramdisk", networkData="links: [ramdisk]")
+        rig.api.put_secret(NS, "image", value="links: [image]")
+        await rig.clock.advance(1)
+        wish = {"networkData": {"name": "image"}} if own else {}
+        host = host_with(preprovisioningNetworkDataName="ramdisk", **wish)
+        files = config_drive_tree(host, rig.controller.secrets.get)
+        (text,) = [data for path, data in files.items() if path.endswith("network_data.json")]
+        assert (b"image" if own else b"ramdisk") in text
+        assert data_version(host, rig.controller.secrets.get).startswith("networkData=")
+
+
+async def test_a_changed_secret_of_a_running_host_is_told_and_not_acted_on():
+    async with running_rig(host=False) as rig:
+        rig.api.put_secret(NS, "user", userData="#!/bin/sh\n")
+        await rig.add_host(online=True, image=IMAGE, userData={"name": "user"})
+        await rig.until_state("provisioned")
+        status = await rig.status()
+        assert status["provisioning"]["configDrive"].startswith("userData=")
+        assert "waiting" not in status
+        rig.api.put_secret(NS, "user", userData="#!/bin/bash\n")
+
+        async def told() -> bool:
+            return (await rig.status()).get("waiting", {}).get("cause") == "next-provisioning"
+
+        await rig.until(told, limit_s=10)
+        assert "spec.userData" in (await rig.status())["waiting"]["message"]
+        await rig.clock.advance(300)
+        assert await rig.state() == "provisioned"
+        assert len(rig.deployed) == 1
