@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from billet_agent.settings import parse_settings, read_cmdline
+from billet_agent.settings import link_url, parse_settings, read_cmdline
 from billet_agent.trust import HostClock, TrustError, trust_server
 from billet_lab.kubectl import Kubectl, KubectlError
 from billet_lab.processes import die_with_parent
@@ -180,6 +180,7 @@ class Agent:
         self.connected = asyncio.Event()
         self._socket, self._tasks, self._over = None, {}, False
         self.is_silent = False
+        self.calls = 0  # of servers, one after the other; it stays with one that lets it in
 
     async def run(self):
         """Serve until the hand-over; the machine then reboots."""
@@ -187,6 +188,7 @@ class Agent:
             while not self._over:
                 with contextlib.suppress(aiohttp.ClientError, OSError, TrustError):
                     await self.talk()
+                self.calls += 1
                 self.connected.clear()
                 if not self._over:
                     await asyncio.sleep(0.2)
@@ -199,10 +201,10 @@ class Agent:
         """One connection, to its end."""
         settings = self.settings
         async with aiohttp.ClientSession() as session:
-            trusted, _ = await trust_server(
-                session, settings.ca_url, settings.ca_sha256, HostClock()
-            )
-            async with session.ws_connect(settings.link_url, ssl=trusted) as link:
+            url = settings.ca_url_of(self.calls)
+            trusted, _ = await trust_server(session, url, settings.ca_sha256, HostClock())
+            server = settings.servers[self.calls % len(settings.servers)]
+            async with session.ws_connect(link_url(server), ssl=trusted) as link:
                 jobs = tuple(self.jobs.values())
                 hello = Hello(
                     settings.token, self.id, (self.machine.mac,), "legacy", 5.0, "1.0", jobs=jobs

@@ -76,7 +76,7 @@ async def serve(settings: Settings, sources: Sources, *, may_reboot: bool) -> Ac
     """Run the agent to its end; return what it was to hand over with, if so."""
     machine = build_machine(sources, settings.boot_mac)
     console = Console()
-    console.line(f"billet-agent {VERSION} for server {settings.server}")
+    console.line(f"billet-agent {VERSION} for server {' or '.join(map(str, settings.servers))}")
 
     def go(action: Action) -> None:
         if may_reboot:

@@ -12,10 +12,12 @@ import aiohttp
 
 from billet_agent.backoff import Backoff
 from billet_agent.outbox import Outbox
-from billet_agent.settings import Settings
+from billet_agent.servers import Rota
+from billet_agent.settings import Settings, link_url
 from billet_agent.trust import HostClock, TrustError, WallClock, trust_server
 from billet_wire import (
     MAX_MESSAGE_BYTES,
+    STANDBY,
     Goodbye,
     Hello,
     Refused,
@@ -28,7 +30,9 @@ from billet_wire import (
 
 log = logging.getLogger("billet.link")
 
-CONNECT_S = 20.0
+CONNECT_S, CONNECT_NEXT_S = 20.0, 6.0
+"""How long a server may take to answer the call; and where there is another one to call."""
+
 WELCOME_S = 30.0
 SILENT_PINGS = 3
 TICK_S = 1.0
@@ -45,15 +49,20 @@ NO_NETWORK_S = 0.5
 class LinkError(Exception):
     """The link is down; the text says why, ``retry_after_s`` when the server wants a pause.
 
-    ``local``: the machine has no network yet.
+    ``local``: the machine has no network yet; ``standby``: another server is to be called.
     """
 
     def __init__(
-        self, text: str, retry_after_s: float | None = None, *, local: bool = False
+        self,
+        text: str,
+        retry_after_s: float | None = None,
+        *,
+        local: bool = False,
+        standby: bool = False,
     ) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
-        self.local = local
+        self.local, self.standby = local, standby
 
 
 class Link:
@@ -82,7 +91,7 @@ class Link:
         self._state = state
         self._welcomed = welcomed
         self._clock = clock or HostClock()
-        self._backoff = backoff or Backoff()
+        self._rota = Rota(settings.servers, backoff or Backoff())
         self._trusted: ssl.SSLContext | None = None
         self._goodbye: Goodbye | None = None
         self._left = asyncio.Event()
@@ -91,7 +100,6 @@ class Link:
 
     async def run(self) -> None:
         """Dial, talk, dial again; returns after `leave`."""
-        server = self._settings.server
         while not self._left.is_set():
             started = time.monotonic()
             self._session = asyncio.create_task(self._hold(), name="link-session")
@@ -102,9 +110,12 @@ class Link:
             if not isinstance(error, LinkError):
                 raise error or RuntimeError("a session ends by an error only")
             if time.monotonic() - started > STEADY_S:
-                self._backoff.reset()
-            pause = NO_NETWORK_S if error.local else self._backoff.next_s()
-            pause = max(pause, error.retry_after_s or 0.0)
+                self._rota.good()
+            server, pause = self._rota.current, NO_NETWORK_S
+            if not error.local:
+                pause = self._rota.next_pause_s(
+                    standby=error.standby, retry_after_s=error.retry_after_s
+                )
             self._state(f"cannot reach server {server}: {error}; next try in {pause:.2g} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._left.wait(), pause)
@@ -123,14 +134,15 @@ class Link:
 
     async def _hold(self) -> NoReturn:
         """Dial once and talk as long as it lasts. Raises LinkError."""
-        settings = self._settings
-        self._state(f"calling server {settings.server}")
+        server = self._rota.current
+        self._state(f"calling server {server}")
+        within_s = CONNECT_S if self._rota.single else CONNECT_NEXT_S
         async with aiohttp.ClientSession() as session:
             context = await self._trust(session)
             try:
-                async with asyncio.timeout(CONNECT_S):
+                async with asyncio.timeout(within_s):
                     socket = await session.ws_connect(
-                        settings.link_url,
+                        link_url(server),
                         ssl=context,
                         max_msg_size=MAX_MESSAGE_BYTES,
                         autoping=True,
@@ -140,7 +152,7 @@ class Link:
             except aiohttp.ClientConnectorCertificateError as error:
                 raise self._distrust(error.certificate_error) from error
             except TimeoutError as error:
-                raise LinkError(f"no answer in {CONNECT_S:.0f} s") from error
+                raise LinkError(f"no answer in {within_s:.0f} s") from error
             except aiohttp.WSServerHandshakeError as error:
                 raise LinkError(f"it answered {error.status} {error.message}") from error
             except (aiohttp.ClientError, OSError) as error:
@@ -153,7 +165,10 @@ class Link:
             settings = self._settings
             try:
                 self._trusted, line = await trust_server(
-                    session, settings.ca_url, settings.ca_sha256, self._clock
+                    session,
+                    settings.ca_url_of(self._rota.number),
+                    settings.ca_sha256,
+                    self._clock,
                 )
             except TrustError as error:
                 raise LinkError(str(error), local=error.local) from error
@@ -177,11 +192,12 @@ class Link:
             raise LinkError(
                 f"it refused this machine ({answer.reason}): {answer.message}",
                 answer.retry_after_s,
+                standby=answer.reason == STANDBY,
             )
         if not isinstance(answer, Welcome):
             raise LinkError("it did not answer the hello with a welcome")
         self._welcomed(answer.host)
-        self._state(f"connected to server {self._settings.server} as host {answer.host}")
+        self._state(f"connected to server {self._rota.current} as host {answer.host}")
         tasks = [
             asyncio.create_task(self._send(socket), name="link-send"),
             asyncio.create_task(_ping(socket, answer.ping_s), name="link-ping"),

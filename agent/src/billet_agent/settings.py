@@ -2,9 +2,11 @@
 
 On the kernel line (``/proc/cmdline``)::
 
-    billet.server=HOST:PORT       the agent gateway, dialled as wss://HOST:PORT/agent/v1/link
+    billet.server=HOST:PORT       the agent gateway, dialled as wss://HOST:PORT/agent/v1/link;
+                                  several, one for each replica, are divided by commas
     billet.ca=sha256:HEX          fingerprint of the server's CA certificate (of its DER form)
-    billet.ca-url=http://...      where that certificate is fetched; it must match billet.ca
+    billet.ca-url=http://...      where that certificate is fetched; it must match billet.ca;
+                                  several, in the order of the servers, are divided by commas
     billet.token=TEXT             one-time proof that the server booted this machine
     BOOTIF=01-aa-bb-cc-dd-ee-ff   the interface the firmware booted from (optional)
 """
@@ -50,11 +52,23 @@ class Settings:
     ca_url: str
     token: str = field(repr=False)
     boot_mac: str | None = None
+    other_servers: tuple[Address, ...] = ()
+    other_ca_urls: tuple[str, ...] = ()
 
     @property
-    def link_url(self) -> str:
-        """Return the WebSocket's URL."""
-        return f"wss://{self.server}{LINK_PATH}"
+    def servers(self) -> tuple[Address, ...]:
+        """Return every server, the first to call first."""
+        return (self.server, *self.other_servers)
+
+    def ca_url_of(self, number: int) -> str:
+        """Return where a server's CA is fetched, by the server's place in the list."""
+        urls = (self.ca_url, *self.other_ca_urls)
+        return urls[number % len(urls)]
+
+
+def link_url(server: Address) -> str:
+    """Return the URL of a server's WebSocket."""
+    return f"wss://{server}{LINK_PATH}"
 
 
 def read_cmdline(text: str) -> dict[str, str]:
@@ -70,16 +84,23 @@ def read_cmdline(text: str) -> dict[str, str]:
 def parse_settings(values: Mapping[str, str]) -> Settings:
     """Check the values of `read_cmdline`. Raises SettingsError with every fault."""
     faults: list[str] = []
-    server = _server(values.get("billet.server", ""), faults)
+    servers = [
+        _server(each, faults) for each in dict.fromkeys(values.get("billet.server", "").split(","))
+    ]
     fingerprint = _fingerprint(values.get("billet.ca", ""), faults)
-    ca_url = _ca_url(values.get("billet.ca-url", ""), faults)
+    ca_urls = [
+        _ca_url(each, faults) for each in dict.fromkeys(values.get("billet.ca-url", "").split(","))
+    ]
     token = values.get("billet.token", "")
     if not token:
         faults.append("billet.token is missing: the server puts it on the kernel line")
     boot_mac = _boot_mac(values.get("BOOTIF", ""), faults)
-    if faults or server is None:
+    found = [server for server in servers if server is not None]
+    if faults or not found:
         raise SettingsError(faults)
-    return Settings(server, fingerprint, ca_url, token, boot_mac)
+    return Settings(
+        found[0], fingerprint, ca_urls[0], token, boot_mac, tuple(found[1:]), tuple(ca_urls[1:])
+    )
 
 
 def _server(value: str, faults: list[str]) -> Address | None:

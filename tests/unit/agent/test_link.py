@@ -16,8 +16,10 @@ from billet_agent.console import Console
 from billet_agent.jobs.context import JobContext
 from billet_agent.jobs.registry import Result
 from billet_agent.problems import failure
+from billet_agent.settings import Address
 from billet_agent.trust import MemoryClock
 from billet_wire import (
+    STANDBY,
     CancelJob,
     Clean,
     CleanResult,
@@ -288,3 +290,59 @@ async def test_malformed_words_end_the_session_not_the_agent(server: FakeServer)
         await server.sockets[-1].send_str('{"type":"nonsense"}')
         await server.until(lambda: len(server.hellos) > 1)
         assert rig.saw("not a message of a server")
+
+
+# several servers
+
+
+@contextlib.asynccontextmanager
+async def calling(first: FakeServer, second: FakeServer) -> AsyncIterator[Rig]:
+    """An agent that knows two servers of one CA; the first has the CA file too."""
+    more = {
+        "other_servers": (Address("127.0.0.1", second.port),),
+        "other_ca_urls": (f"http://127.0.0.1:{second.ca_port}/ca.pem",),
+    }
+    async with running(first, **more) as rig:  # type: ignore[arg-type]
+        yield rig
+
+
+@pytest.fixture(name="replica")
+async def _replica(server: FakeServer) -> AsyncIterator[FakeServer]:
+    async with fake_server(server.pki) as replica:
+        yield replica
+
+
+STANDS_BY = Refused(STANDBY, "this server does not lead", 0.2)
+
+
+async def test_a_standby_sends_on_to_the_leader(server: FakeServer, replica: FakeServer) -> None:
+    server.answer = STANDS_BY
+    async with calling(server, replica) as rig:
+        await rig.until(lambda: rig.saw(f"connected to server 127.0.0.1:{replica.port} as host"))
+        assert len(server.hellos) == 1
+        assert rig.saw("this server does not lead; next try in 0.3 s")
+
+
+async def test_jobs_go_on_while_the_servers_change(server: FakeServer, replica: FakeServer) -> None:
+    replica.answer = STANDS_BY
+    async with calling(server, replica) as rig:
+        await server.until(lambda: bool(server.hellos))
+        await server.send(RunJob(SLOW))
+        await server.until(lambda: bool(reports(server, "slow")))
+        await server.stop()
+        await replica.until(lambda: len(replica.hellos) >= 3)
+        replica.answer = Welcome("metal/node-1")
+        count = len(replica.hellos)
+        await replica.until(lambda: len(replica.hellos) > count)
+        await rig.until(lambda: rig.saw(f"connected to server 127.0.0.1:{replica.port} as host"))
+        assert [(job.id, job.state) for job in replica.hellos[-1].jobs] == [("slow", "running")]
+        assert len(rig.runs) == 1
+        assert len({hello.agent_id for hello in (*server.hellos, *replica.hellos)}) == 1
+
+
+async def test_a_dead_first_server_does_not_keep_the_agent_from_the_second(
+    server: FakeServer, replica: FakeServer
+) -> None:
+    await server.stop()
+    async with calling(server, replica) as rig:
+        await rig.until(lambda: rig.saw(f"connected to server 127.0.0.1:{replica.port} as host"))

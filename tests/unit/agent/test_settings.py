@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billet_agent.__main__ import EXIT_SETTINGS, main
-from billet_agent.settings import Settings, SettingsError, parse_settings, read_cmdline
+from billet_agent.settings import (
+    Settings,
+    SettingsError,
+    link_url,
+    parse_settings,
+    read_cmdline,
+)
 
 HEX = "ab" * 32
 LINE = (
@@ -19,7 +25,7 @@ LINE = (
 
 def test_a_whole_line() -> None:
     settings = parse_settings(read_cmdline(LINE))
-    assert settings.link_url == "wss://192.0.2.1:8443/agent/v1/link"
+    assert link_url(settings.server) == "wss://192.0.2.1:8443/agent/v1/link"
     assert settings.ca_sha256 == HEX
     assert settings.ca_url == "http://192.0.2.1:8080/ca.pem"
     assert settings.token == "abc.def-1"
@@ -30,9 +36,31 @@ def test_a_whole_line() -> None:
 def test_names_and_ipv6() -> None:
     values = read_cmdline(LINE)
     named = parse_settings({**values, "billet.server": "billet.example:443"})
-    assert named.link_url == "wss://billet.example:443/agent/v1/link"
+    assert link_url(named.server) == "wss://billet.example:443/agent/v1/link"
     numbered = parse_settings({**values, "billet.server": "[2001:db8::1]:8443"})
-    assert numbered.link_url == "wss://[2001:db8::1]:8443/agent/v1/link"
+    assert link_url(numbered.server) == "wss://[2001:db8::1]:8443/agent/v1/link"
+
+
+def test_several_servers_each_with_its_ca() -> None:
+    values = read_cmdline(LINE)
+    both = {
+        "billet.server": "192.0.2.1:8443,192.0.2.2:8443,192.0.2.1:8443",
+        "billet.ca-url": "http://192.0.2.1:8080/ca.pem,http://192.0.2.2:8080/ca.pem",
+    }
+    settings = parse_settings(values | both)
+    assert [str(server) for server in settings.servers] == ["192.0.2.1:8443", "192.0.2.2:8443"]
+    assert settings.ca_url_of(1) == "http://192.0.2.2:8080/ca.pem"
+    one_url = parse_settings(values | {"billet.server": both["billet.server"]})
+    assert one_url.ca_url_of(1) == "http://192.0.2.1:8080/ca.pem"
+
+
+@pytest.mark.parametrize("key", ["billet.server", "billet.ca-url"])
+def test_a_list_with_a_wrong_one_in_it_is_refused(key: str) -> None:
+    values = read_cmdline(LINE)
+    with pytest.raises(SettingsError) as caught:
+        parse_settings({**values, key: f"{values[key]},nonsense"})
+    assert len(caught.value.faults) == 1
+    assert "nonsense" in caught.value.faults[0]
 
 
 def test_every_fault_is_told_at_once() -> None:
