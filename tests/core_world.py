@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import msgspec
+from hypothesis import strategies as st
 
 from billet_server.core import effects as ask
 from billet_server.core.agents import AgentView
@@ -56,6 +57,24 @@ def spec(**changes) -> Spec:
         "online": False,
     }
     return Spec(**(values | changes))
+
+
+REBOOTS = ("", '{"mode": "hard"}', '{"force": true}', '{"mode": "hard", "force": true}', "{", "[]")
+DETACHMENTS = ("", "yes", '{"force": true}', '{"deleteAction": "delay"}', '{"deleteAction": 1}')
+
+
+def annotation_edits() -> st.SearchStrategy[tuple[str, str | None]]:
+    """What people and controllers do to annotations: a key and its new value, None takes it off."""
+    reboots = st.tuples(
+        st.sampled_from(("reboot.metal3.io", "reboot.metal3.io/a", "reboot.metal3.io/b")),
+        st.none() | st.sampled_from(REBOOTS) | st.text(max_size=8),
+    )
+    detached = st.tuples(
+        st.just("baremetalhost.metal3.io/detached"),
+        st.none() | st.sampled_from(DETACHMENTS) | st.text(max_size=8),
+    )
+    paused = st.tuples(st.just("baremetalhost.metal3.io/paused"), st.sampled_from((None, "")))
+    return reboots | detached | paused
 
 
 @dataclass
@@ -121,6 +140,12 @@ class World:
     def edit(self, **changes) -> None:
         self.spec = spec(**changes)
         self.generation += 1
+
+    def annotate(self, key: str, value: str | None = "") -> None:
+        if value is None:
+            self.annotations.pop(key, None)
+        else:
+            self.annotations[key] = value
 
     def decide(self) -> Step:
         seen = Seen(
@@ -280,6 +305,9 @@ class World:
             case ask.PowerOff():
                 self.power, self._booting = PowerState.OFF, ""
                 self.lose_agent()
+            case ask.PowerCycle():
+                self.lose_agent()
+                self.power, self._booting = PowerState.ON, "disk"
             case ask.NetworkBoot():
                 self.lose_agent()
                 self.power, self._booting = PowerState.ON, "network"

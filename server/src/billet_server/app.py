@@ -114,6 +114,7 @@ async def serving(
         )
         answer_s = settings.bmc_timeout_s
         pace = Pace(answer_s=answer_s, read_s=4 * answer_s, command_s=9 * answer_s)
+        pace = pace._replace(soft_off_s=settings.rules.soft_off_s)
         bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca, permit=check)
         stack.push_async_callback(bmcs.close)
         controller = Controller(

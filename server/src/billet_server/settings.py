@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from billet_server.core.bootplan import check_argument
 from billet_server.core.lease import DEFAULT_DURATION_S, DEFAULT_RENEW_S
@@ -17,6 +17,9 @@ _WEBHOOK_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A
 _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _HOST_PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+
+SOFT_OFF_MOST_S: Final = 480.0
+"""An effect ends after `perform.EFFECT_DEADLINE_S`; the hard off must still fit in."""
 
 
 class Webhook(NamedTuple):
@@ -64,6 +67,7 @@ class Inputs(NamedTuple):
     max_provisioning_retries: int = 5
     agent_lost_s: float = 60.0
     hand_over_s: float = 120.0
+    soft_off_s: float = 180.0
     bmc_timeout_s: float = 5.0
     workers: int = 64
     max_inspecting: int = Rules().max_inspecting
@@ -157,21 +161,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
     ):
         if places < 0:
             faults.append(f"{label} {places} is negative; 0 is no limit")
-    for label, seconds in (
-        ("--boot-timeout", inputs.boot_timeout_s),
-        ("--agent-call-timeout", inputs.agent_call_s),
-        ("--power-poll", inputs.power_poll_s),
-        ("--agent-lost", inputs.agent_lost_s),
-        ("--hand-over-timeout", inputs.hand_over_s),
-        ("--bmc-timeout", inputs.bmc_timeout_s),
-    ):
-        if seconds < 1:
-            faults.append(f"{label} {seconds} is less than a second")
-    if not 0.1 <= inputs.retry_base_s <= Rules().retry_cap_s:
-        faults.append(
-            f"--retry-base {inputs.retry_base_s} is not between 0.1 and"
-            f" {Rules().retry_cap_s:.0f} seconds"
-        )
+    _check_times(inputs, faults)
     webhook = _webhook(inputs, faults)
     faults += _lease_faults(inputs)
     if faults:
@@ -211,6 +201,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             max_provisioning_retries=inputs.max_provisioning_retries,
             agent_lost_s=inputs.agent_lost_s,
             hand_over_s=inputs.hand_over_s,
+            soft_off_s=inputs.soft_off_s,
             max_inspecting=inputs.max_inspecting,
             max_provisioning=inputs.max_provisioning,
             max_cleaning=inputs.max_cleaning,
@@ -283,6 +274,29 @@ def _agent_addresses(inputs: Inputs, address: str) -> tuple[str, ...]:
     if not given:
         return (own,)
     return (own, *(text for text in given if text != own)) if own in given else given
+
+
+def _check_times(inputs: Inputs, faults: list[str]) -> None:
+    for label, seconds in (
+        ("--boot-timeout", inputs.boot_timeout_s),
+        ("--agent-call-timeout", inputs.agent_call_s),
+        ("--power-poll", inputs.power_poll_s),
+        ("--agent-lost", inputs.agent_lost_s),
+        ("--hand-over-timeout", inputs.hand_over_s),
+        ("--soft-off-timeout", inputs.soft_off_s),
+        ("--bmc-timeout", inputs.bmc_timeout_s),
+    ):
+        if seconds < 1:
+            faults.append(f"{label} {seconds} is less than a second")
+    if not 0.1 <= inputs.retry_base_s <= Rules().retry_cap_s:
+        faults.append(
+            f"--retry-base {inputs.retry_base_s} is not between 0.1 and"
+            f" {Rules().retry_cap_s:.0f} seconds"
+        )
+    if inputs.soft_off_s > SOFT_OFF_MOST_S:
+        faults.append(
+            f"--soft-off-timeout {inputs.soft_off_s} is more than {SOFT_OFF_MOST_S:.0f} seconds"
+        )
 
 
 def _network(inputs: Inputs, interface_address: str | None, faults: list[str]) -> tuple[str, str]:

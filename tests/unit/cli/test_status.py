@@ -204,3 +204,24 @@ def test_what_is_piped_is_neither_wrapped_nor_padded(capsys, output):
 def test_json_is_the_objects(capsys):
     print_hosts([an_object(**WRITING)], "node01", "json")
     assert json.loads(capsys.readouterr().out) == [an_object(**WRITING)]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "status", "word"),
+    [
+        ({}, {}, "provisioned"),
+        ({"baremetalhost.metal3.io/paused": ""}, {}, "provisioned (paused)"),
+        ({}, {"operationalStatus": "detached"}, "provisioned (detached)"),
+        (
+            {"baremetalhost.metal3.io/paused": "x"},
+            {"operationalStatus": "detached"},
+            "provisioned (paused, detached)",
+        ),
+    ],
+)
+def test_paused_and_detached_are_said_beside_the_state(annotations, status, word):
+    obj = an_object(provisioning={"state": "provisioned"}, poweredOn=True, **status)
+    obj["metadata"]["annotations"] = annotations
+    row = shown(render_table([parse_host(obj)], NOW)).splitlines()[1]
+    assert f" {word}  " in row
+    assert f"  {word}  power on" in summary_line(parse_host(obj))

@@ -8,6 +8,7 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from billet_server.core.annotations import PAUSED
 from billet_server.core.host import Bmc, Image, copy_status
 from billet_server.core.problems import Fault
 from billet_server.core.seen import SecretSeen
@@ -15,7 +16,7 @@ from billet_server.core.states import State
 from billet_server.core.terms import PowerState
 from billet_server.core.turn import Step
 from billet_wire import JobProblem, RootDeviceHints
-from core_world import IMAGE, World, spec
+from core_world import IMAGE, World, annotation_edits, spec
 
 OTHER = Image(url="http://x/b.qcow2", checksum="0" * 32)
 EDITS = (
@@ -121,7 +122,12 @@ def idle_passes_write_nothing(world: World) -> None:
 
 
 moves = st.lists(
-    st.tuples(st.sampled_from(DEEDS), st.one_of(st.none(), st.sampled_from(EDITS))), max_size=60
+    st.tuples(
+        st.sampled_from(DEEDS),
+        st.one_of(st.none(), st.sampled_from(EDITS)),
+        st.one_of(st.none(), st.none(), annotation_edits()),
+    ),
+    max_size=60,
 )
 
 
@@ -129,13 +135,16 @@ moves = st.lists(
 @given(moves, st.booleans())
 def test_the_goal_is_reached(moves, delete):
     world = World(spec=spec(online=True, image=IMAGE))
-    for deed, edit in moves:
+    for deed, edit, annotation in moves:
         if edit is not None:
             world.edit(**edit)
+        if annotation is not None:
+            world.annotate(*annotation)
         do(world, deed)
         unchanged = copy_status(world.status)
         decision = world.once(lose_outcome=deed == "lose-outcome")
-        check(world, decision)
+        if PAUSED not in world.annotations:
+            check(world, decision)
         if world.gone:
             return
         if decision.effect is None and not world.live():
@@ -143,6 +152,7 @@ def test_the_goal_is_reached(moves, delete):
                 assert world.status != unchanged, "a hot loop"
             world.now += timedelta(seconds=min(decision.requeue_s or 5.0, 400.0))
     heal(world)
+    world.annotations.clear()
     world.deleting = world.deleting or delete
     world.edit(online=True, image=IMAGE)
     goal = f"{IMAGE.url} on the disk"

@@ -17,6 +17,7 @@ from billet_server.core.host import (
     Failures,
     ProblemStatus,
     Progress,
+    RebootStatus,
     Spec,
     Waiting,
     parse_host,
@@ -231,7 +232,7 @@ def test_fields_are_either_acted_on_or_not():
 
 def test_status_additions_are_listed_field_by_field():
     parts = {"progress": Progress, "waiting": Waiting, "boot": Boot, "problem": ProblemStatus,
-             "failures": Failures}  # fmt: skip
+             "failures": Failures, "reboot": RebootStatus}  # fmt: skip
     for row in table(section(page("docs/reference.md"), "Additions to `status`")):
         field = names(row[0])[0]
         content = row[1].partition(";")[0].partition("(")[0]
@@ -242,7 +243,7 @@ def test_status_additions_are_listed_field_by_field():
 
 def test_events_are_those_of_the_code():
     rows = table(section(page("docs/reference.md"), "Events"))
-    noted = set(re.findall(r'note\(\s*"([A-Za-z]+)"', CORE))
+    noted = set(re.findall(r'(?:note|remark)\(\s*"([A-Za-z]+)"', CORE))
     noted |= set(re.findall(r'EventNote\(\s*"\w+",\s*"([A-Za-z]+)"', ENGINE))
     kinds = (turn.REGISTRATION, turn.INSPECTION, turn.PREPARATION, turn.PROVISIONING, turn.POWER)
     errors = {"".join(word.capitalize() for word in kind.split()) for kind in kinds}

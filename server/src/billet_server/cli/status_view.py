@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from billet_server.core.annotations import PAUSED
 from billet_server.core.host import Host, Image
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
@@ -128,7 +129,13 @@ def _image(image: Image | None) -> str:
 
 
 def _state(host: Host) -> str:
-    return host.status.provisioning.state or "(new)"
+    word = host.status.provisioning.state or "(new)"
+    marks = []
+    if PAUSED in host.annotations:
+        marks.append("paused")
+    if host.status.operational_status == "detached":
+        marks.append("detached")
+    return f"{word} ({', '.join(marks)})" if marks else word
 
 
 def _power(on: bool | None) -> str:

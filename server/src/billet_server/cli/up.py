@@ -169,6 +169,14 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="How long an agent that was told to leave may take before the BMC restarts the machine.",
 )
 @click.option(
+    "--soft-off-timeout",
+    "soft_off_s",
+    default=180.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a system may take to shut down before its power is cut.",
+)
+@click.option(
     "--bmc-timeout",
     "bmc_timeout_s",
     default=5.0,

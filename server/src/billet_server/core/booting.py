@@ -215,11 +215,11 @@ def _wait_for_first_call(turn: Turn, boot: Boot, error_type: str) -> None:
     if script is not None:
         kernel = "kernel and ramdisk fetched" if _since(seen.initramfs_at, script) else "booting"
         step, text = "ramdisk", f"{kernel}; waiting for the agent's first call"
-        until = script + timedelta(seconds=rules.agent_call_s)
+        until = _began(turn, script) + timedelta(seconds=rules.agent_call_s)
         fault = Fault("agent-silent", f"{key}: no call from the agent since its boot script")
     elif dhcp is not None:
         step, text = "network-boot", f"{mac} got an address; waiting for it to fetch its script"
-        until = dhcp + timedelta(seconds=rules.boot_script_s)
+        until = _began(turn, dhcp) + timedelta(seconds=rules.boot_script_s)
         fault = Fault("boot-no-script", f"{key}: {mac} did not fetch its boot script after DHCP")
     else:
         step = "firmware"

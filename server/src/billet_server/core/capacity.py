@@ -18,7 +18,7 @@ CAPACITY: Final = "capacity"
 DELAYED: Final = "delayed"
 """Metal3 ``operationalStatus`` of a host that waits for a place."""
 
-GIVEN_BACK: Final = frozenset({CAPACITY, "retry", "change"})
+GIVEN_BACK: Final = frozenset({CAPACITY, "retry", "change", "held", "detached"})
 """Wait causes in which a host in a limited state holds no place."""
 
 _EXACT: Final = 10

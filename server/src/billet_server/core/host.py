@@ -179,6 +179,14 @@ class Boot(msgspec.Struct, rename="camel", omit_defaults=True):
     failed_jobs: int = 0
 
 
+class RebootStatus(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A restart in place (`disablePowerOff`); ``ended_at`` unset: the BMC was or is being told."""
+
+    mode: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
 class ProblemStatus(msgspec.Struct, rename="camel", omit_defaults=True):
     """The present problem. A change of ``basis`` (spec, Secret) retries at once.
 
@@ -232,6 +240,7 @@ class Status(msgspec.Struct, rename="camel"):
     provisioning_fail_count: int | None = None
     last_attempted_image: Image | None = None
     conditions: list[Any] | None = None
+    reboot: RebootStatus | None = None
 
 
 _OWNED = sorted(field.encode_name for field in msgspec.structs.fields(Status))
@@ -364,7 +373,15 @@ def copy_status(status: Status) -> Status:
     """Return a status that can be changed without changing ``status``."""
     # By hand: copy.deepcopy was half of a whole pass. `hardware` is never changed in place.
     new = copy.copy(status)
-    for name in ("provisioning", "progress", "waiting", "boot", "problem", "operation_history"):
+    for name in (
+        "provisioning",
+        "progress",
+        "waiting",
+        "boot",
+        "problem",
+        "reboot",
+        "operation_history",
+    ):
         setattr(new, name, copy.copy(getattr(status, name)))
     for name in ("good_credentials", "tried_credentials", "failures"):
         setattr(new, name, copy.copy(getattr(status, name)))

@@ -16,6 +16,7 @@ from datetime import datetime
 from billet_server.core import retries
 from billet_server.core.annotations import PAUSED, RETRY
 from billet_server.core.deleting import delete
+from billet_server.core.detach import detached
 from billet_server.core.effects import AddFinalizer, ForgetAgent
 from billet_server.core.host import FINALIZER, Host, Period
 from billet_server.core.inspecting import inspect, take_details
@@ -23,6 +24,7 @@ from billet_server.core.preflight import ERROR_TYPES, credentials, preflight
 from billet_server.core.preparing import prepare
 from billet_server.core.problems import Fault
 from billet_server.core.provisioning import deprovision, provision
+from billet_server.core.reboot import interrupted, remark_on_requests
 from billet_server.core.registering import register, unmanaged
 from billet_server.core.resting import externally_provisioned, provisioned, ready
 from billet_server.core.restoring import drop_foreign_error, restore
@@ -44,11 +46,11 @@ def step(host: Host, seen: Seen, now: datetime, rules: Rules) -> Step:
     if wish and seen.outcome is None:
         turn.retry_now(RETRY)
     elif host.deleting:
-        if FINALIZER in host.finalizers:
+        if FINALIZER in host.finalizers and not detached(turn):
             delete(turn)
     elif FINALIZER not in host.finalizers:
         turn.ask(AddFinalizer())
-    else:
+    elif not detached(turn):
         _live(turn)
     _let_go(turn)
     if wish and turn.effect is None:
@@ -75,6 +77,7 @@ def _let_go(turn: Turn) -> None:
 
 
 def _live(turn: Turn) -> None:
+    remark_on_requests(turn)
     if turn.host.status_fault:
         preflight(turn)
         return
@@ -90,7 +93,7 @@ def _live(turn: Turn) -> None:
         return
     if turn.state is State.REGISTERING:
         register(turn)
-    elif preflight(turn) and credentials(turn):
+    elif preflight(turn) and credentials(turn) and not interrupted(turn):
         _act(turn)
 
 

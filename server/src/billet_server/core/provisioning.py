@@ -24,6 +24,7 @@ from billet_server.core.host import Boot, Image, Period
 from billet_server.core.images import hints_key, image_key, image_source
 from billet_server.core.problems import Fault
 from billet_server.core.profiles import hints_of, set_profile
+from billet_server.core.reboot import taken_back
 from billet_server.core.states import State
 from billet_server.core.terms import BootMode, PowerState
 from billet_server.core.turn import POWER, PROVISIONING, Turn
@@ -189,6 +190,8 @@ def _provisioned(turn: Turn, proof: str) -> None:
     status.powered_on = True
     image = status.provisioning.image
     turn.note("ProvisioningComplete", f"{image.url if image else 'image'}: {proof}")
+    # Whoever asked for a restart meanwhile has had it.
+    taken_back(turn)
     turn.go(State.PROVISIONED)
 
 
@@ -225,4 +228,5 @@ def _deprovisioned(turn: Turn, text: str) -> None:
     if status.boot is not None:
         status.boot.purpose = IDLE
     turn.note("DeprovisioningComplete", text)
+    taken_back(turn)
     turn.go(State.POWERING_OFF if turn.host.deleting else State.READY)

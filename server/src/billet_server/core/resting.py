@@ -7,6 +7,7 @@ from billet_server.core.inspecting import inspect_again
 from billet_server.core.power import keep_power
 from billet_server.core.preparing import unsupported
 from billet_server.core.profiles import set_profile
+from billet_server.core.reboot import acting
 from billet_server.core.states import State
 from billet_server.core.turn import Turn
 
@@ -24,14 +25,14 @@ def ready(turn: Turn) -> None:
     if unsupported(turn) is not None:
         turn.go(State.PREPARING)
         return
-    if spec.wanted_image is not None and spec.online:
+    if spec.wanted_image is not None and spec.online and not acting(turn):
         if not turn.place(Operation.PROVISION):
             return
         turn.status.provisioning.id = ""
         turn.go(State.PROVISIONING)
         return
     keep_power(turn)
-    if spec.wanted_image is not None and turn.effect is None:
+    if spec.wanted_image is not None and not spec.online and turn.effect is None:
         turn.wait("change", "an image is set but spec.online is false", "user")
 
 

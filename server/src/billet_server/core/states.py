@@ -31,7 +31,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     _S.REGISTERING: frozenset(
         {_S.INSPECTING, _S.PREPARING, _S.EXTERNALLY_PROVISIONED, _S.UNMANAGED, _S.DELETING}
     ),
-    _S.INSPECTING: frozenset({_S.PREPARING, _S.POWERING_OFF}),
+    _S.INSPECTING: frozenset({_S.PREPARING, _S.POWERING_OFF, _S.DELETING}),
     _S.PREPARING: frozenset({_S.READY, _S.POWERING_OFF}),
     _S.READY: frozenset(
         {
@@ -40,11 +40,12 @@ TRANSITIONS: dict[State, frozenset[State]] = {
             _S.PROVISIONING,
             _S.EXTERNALLY_PROVISIONED,
             _S.POWERING_OFF,
+            _S.DELETING,
         }
     ),
-    _S.PROVISIONING: frozenset({_S.PROVISIONED, _S.DEPROVISIONING}),
-    _S.PROVISIONED: frozenset({_S.DEPROVISIONING}),
-    _S.EXTERNALLY_PROVISIONED: frozenset({_S.PROVISIONED, _S.POWERING_OFF}),
+    _S.PROVISIONING: frozenset({_S.PROVISIONED, _S.DEPROVISIONING, _S.DELETING}),
+    _S.PROVISIONED: frozenset({_S.DEPROVISIONING, _S.DELETING}),
+    _S.EXTERNALLY_PROVISIONED: frozenset({_S.PROVISIONED, _S.POWERING_OFF, _S.DELETING}),
     _S.DEPROVISIONING: frozenset({_S.READY, _S.POWERING_OFF}),
     _S.POWERING_OFF: frozenset({_S.DELETING}),
     _S.DELETING: frozenset(),

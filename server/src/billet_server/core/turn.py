@@ -5,11 +5,16 @@ state shares: a transition must be legal, a failure is counted once and backs of
 its beginning, an edit retries at once.
 """
 
+import copy
+import hashlib
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from billet_server.core import host as hosts
 from billet_server.core import problems, retries
+from billet_server.core.annotations import REBOOT
 from billet_server.core.backoff import retry_delay
 from billet_server.core.capacity import (
     CAPACITY,
@@ -74,6 +79,7 @@ class Turn:
         self._requeue_s: float | None = None
         self._waiting: Waiting | None = None
         self._delayed: tuple[Operation, Seat] | None = None
+        self._remarks: list[str] = []
         self._heal_clock()
 
     @property
@@ -85,7 +91,7 @@ class Turn:
     def basis(self) -> str:
         """What a person may change to heal a problem; when it changes, retry at once."""
         secrets = f"{self.seen.secret.version}/{self.seen.data_version}"
-        return f"{self.host.generation}/{secrets}"
+        return f"{self.host.generation}/{secrets}{_said(self.host)}"
 
     def go(self, state: State) -> None:
         """Enter another state; clears progress and errors."""
@@ -120,6 +126,13 @@ class Turn:
         """Record an Event."""
         self.events.append(EventNote(kind, reason, message))
 
+    def remark(self, reason: str, message: str, kind: str = "Normal") -> None:
+        """Say something that holds beside what the host waits for; its Event comes once."""
+        old = self.host.status.waiting
+        if old is None or message not in old.message:
+            self.note(reason, message, kind)
+        self._remarks.append(message)
+
     def look_again(self, seconds: float) -> None:
         """Come back after ``seconds`` at the latest."""
         seconds = max(0.0, seconds)
@@ -132,6 +145,12 @@ class Turn:
         self._waiting = Waiting(cause, message, since, end, actor)
         if until is not None:
             self.look_again((until - self.exact_now).total_seconds())
+
+    def go_on_waiting(self) -> None:
+        """Keep the wait for somebody to change something: a look at the power is no news."""
+        old = self.host.status.waiting
+        if old is not None and old.actor == "user" and self.status.problem is None:
+            self._waiting = copy.copy(old)
 
     def waiting_since(self, cause: str) -> datetime:
         """Return since when the host waits for this cause; now when it did not until now."""
@@ -250,6 +269,13 @@ class Turn:
     def finish(self) -> Step:
         """Return the decision."""
         self._settle_delay()
+        if self._remarks:
+            waiting = self._waiting or Waiting(
+                "change", "", self.waiting_since("change"), None, "user"
+            )
+            said = waiting.message
+            parts = (said, *(remark for remark in self._remarks if remark not in said))
+            self._waiting = msgspec.structs.replace(waiting, message="; ".join(filter(None, parts)))
         self.status.waiting = self._waiting
         if not self.host.deleting or hosts.FINALIZER in self.host.finalizers:
             self.status.conditions = with_conditions(self.host, self.status, self.now)
@@ -341,6 +367,14 @@ class Turn:
             self.wait("retry", text, "billet", problem.next_retry_at)
         else:
             self.wait("change", f"{problem.message}: {problem.advice}", "user")
+
+
+def _said(host: Host) -> str:
+    """Return a short sign for what annotations ask of the power; "" for nothing."""
+    words = sorted(item for item in host.annotations.items() if item[0].startswith(REBOOT))
+    if not words:
+        return ""
+    return "/" + hashlib.sha256(repr(words).encode()).hexdigest()[:8]
 
 
 def _reason(error_type: str) -> str:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from billet_server import errors
 from billet_server.core import effects as ask
+from billet_server.core.annotations import PAUSED
 from billet_server.core.bmcaddress import machine_key
 from billet_server.core.capacity import claim_of, claim_of_object
 from billet_server.core.conditions import same_but_generation
@@ -298,6 +299,8 @@ class Controller:
             if gone:
                 await self._agents.forget(gone)
         memo.last_pass_s = self._clock.monotonic()
+        if self._rests_paused(host, memo):
+            return None
         seen, credentials = self._observe(host, memo)
         decision = step(host, seen, self._clock.now(), self._rules)
         patch = host_patch(obj, host, decision.status)
@@ -318,6 +321,13 @@ class Controller:
         if decision.requeue_s is not None:
             self.queue.add_after(key, max(decision.requeue_s, 0.05))
         return None
+
+    def _rests_paused(self, host: Host, memo: Memo) -> bool:
+        """Whether a host is paused: then nothing is decided, and nothing forgotten either."""
+        paused, memo.paused = memo.paused, PAUSED in host.annotations
+        if paused and not memo.paused:
+            memo.resumed_at = self._clock.now()
+        return memo.paused
 
     async def _run(self, key: HostKey, errand: _Errand) -> None:
         """Perform an effect and have the host looked at again, whatever happens."""
@@ -358,7 +368,8 @@ class Controller:
         secret, credentials = read_credentials(host, self.secrets.get)
         seen = Seen(
             entropy=uuid.uuid4().hex,
-            started_at=self._started_at,
+            # Nobody looked while the host was paused: its waits begin anew, as after a restart.
+            started_at=max(self._started_at, memo.resumed_at or self._started_at),
             secret=secret,
             power=memo.power,
             agent=self._agents.view(host.uid),

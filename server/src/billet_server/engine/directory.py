@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from billet_server import errors
+from billet_server.core.annotations import PAUSED
 from billet_server.core.booting import NETBOOT_PURPOSES
 from billet_server.core.bootplan import AskAgain, BootPlan, DiskBoot, RamdiskBoot
 from billet_server.core.host import Host, parse_host
@@ -179,6 +180,9 @@ class Directory:
                 text = f"a second agent, at {peer}, calls with the token of the first; refused"
                 await self._controller.report_rival(host, text)
                 return _refuse("token-used", "another agent used this token first")
+            if PAUSED in host.annotations:
+                # Its status is frozen, and an agent is let in only once that is on record.
+                return _refuse("host-paused", "the host is paused", retry_after_s=5.0)
             body: Object = {
                 "metadata": {"resourceVersion": host.resource_version},
                 "status": {"boot": {"agentID": hello.agent_id}},

@@ -16,7 +16,7 @@ def key_of(obj: Object) -> HostKey:
 def macs(obj: Object) -> list[str]:
     """Return the boot MAC, lower case."""
     mac = (obj.get("spec") or {}).get("bootMACAddress")
-    return [mac.lower()] if isinstance(mac, str) and mac else []
+    return [mac.lower()] if isinstance(mac, str) and mac and not _is_detached(obj) else []
 
 
 def machines(obj: Object) -> list[str]:
@@ -24,7 +24,7 @@ def machines(obj: Object) -> list[str]:
     bmc = (obj.get("spec") or {}).get("bmc")
     address = bmc.get("address") if isinstance(bmc, dict) else None
     machine = machine_key(address) if isinstance(address, str) else ""
-    return [machine] if machine else []
+    return [machine] if machine and not _is_detached(obj) else []
 
 
 def uids(obj: Object) -> list[str]:
@@ -44,7 +44,10 @@ def secrets(obj: Object) -> list[str]:
 
 
 SHARED: Final[dict[str, Callable[[Object], list[str]]]] = {"mac": macs, "machine": machines}
-"""What only one host can have: the others wait for a change of the one that has it."""
+"""What only one host can have: the others wait for a change of the one that has it.
+
+A detached host has neither: its machine may be in other hands meanwhile.
+"""
 
 
 def elder(others: Iterable[Object], key: HostKey) -> str:
@@ -56,6 +59,11 @@ def elder(others: Iterable[Object], key: HostKey) -> str:
     if oldest is None or key_of(oldest) == key:
         return ""
     return str(key_of(oldest))
+
+
+def _is_detached(obj: Object) -> bool:
+    status = obj.get("status")
+    return isinstance(status, dict) and status.get("operationalStatus") == "detached"
 
 
 def _age(obj: Object) -> tuple[str, bool, str]:

@@ -1,6 +1,7 @@
 """What the process remembers of a host between passes: caches only, all of it may be lost."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from billet_server.core.effects import Outcome
 from billet_server.core.seen import BootSeen, PowerSeen
@@ -18,3 +19,5 @@ class Memo:
     last_pass_s: float = float("-inf")
     rival_noted_s: float = float("-inf")
     api_failures: int = 0
+    paused: bool = False
+    resumed_at: datetime | None = None

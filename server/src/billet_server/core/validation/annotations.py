@@ -37,7 +37,7 @@ STATUS_FIELDS = frozenset(
         *("boot", "conditions", "errorCount", "errorMessage", "errorType", "failures"),
         *("goodCredentials", "hardware", "hardwareProfile", "lastAttemptedImage", "lastUpdated"),
         *("operationHistory", "operationalStatus", "poweredOn", "problem", "progress"),
-        *("provisioning", "provisioningFailCount", "triedCredentials", "waiting"),
+        *("provisioning", "provisioningFailCount", "reboot", "triedCredentials", "waiting"),
     )
 )
 """All that ``status`` can hold, Metal3's and ours; a test compares with the schema."""
