@@ -14,7 +14,7 @@ from billet_server.memory.agents import FakeAgent, MemoryAgents
 from billet_server.memory.bmc import BootChoice, MemoryBmcs, MemoryMachine
 from billet_server.memory.clock import ManualClock
 from billet_server.memory.kube import MemoryKube
-from billet_server.ports import BARE_METAL_HOST, EVENT, Object
+from billet_server.ports import BARE_METAL_HOST, EVENT, Metrics, Object
 from billet_wire import CleanResult, Deploy, DeployResult, Hello, Job, JobReport
 from core_world import INVENTORY, MAC
 
@@ -34,7 +34,8 @@ class Tokens:
 class Rig:
     """`server` is replaced by a new one on `restart`: what a killed and restarted process has."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics
         self.clock = ManualClock()
         self.api = MemoryKube(clock=self.clock)
         self.bmcs = MemoryBmcs(answer_s=0.01)
@@ -54,7 +55,9 @@ class Rig:
         address = AgentAddress("172.22.0.1:8443", "ab" * 32, "http://172.22.0.1:8080/ca.pem")
         self.directory = Directory(self.api, self.clock, Tokens(), address)
         self.agents = MemoryAgents(self.directory, now=self.clock.now)
-        self.controller = Controller(self.api, self.bmcs, self.agents, self.clock, workers=4)
+        self.controller = Controller(
+            self.api, self.bmcs, self.agents, self.clock, workers=4, metrics=self.metrics
+        )
         self.directory.attach(self.controller)
 
     async def start(self) -> None:
@@ -187,9 +190,13 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def running_rig(
-    *, secret: bool = True, host: bool = True, prepare: Callable[[Rig], None] = lambda _: None
+    *,
+    secret: bool = True,
+    host: bool = True,
+    prepare: Callable[[Rig], None] = lambda _: None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Rig]:
-    rig = Rig()
+    rig = Rig(metrics)
     prepare(rig)
     rig.api.put_namespace(NS)
     if secret:

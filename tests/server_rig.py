@@ -75,6 +75,7 @@ class Server:
         self.folder, self._foreign = folder, kubeconfig
         self.state, self.log = folder / "state", folder / "server.log"
         self.http_port, self.agent_port, self._api_port = free_port(), free_port(), free_port()
+        self.metrics_port = free_port()
         self.ramdisk = folder / "ramdisk"
         self.ramdisk.mkdir()
         (self.ramdisk / "vmlinuz").write_bytes(b"kernel" * 1000)
@@ -102,6 +103,7 @@ class Server:
         command = [
             *(BILLET, "up", "--state-dir", self.state, *api, "--address", "127.0.0.1"),
             *("--dhcp", "off", "--http-port", self.http_port, "--agent-port", self.agent_port),
+            *("--metrics-port", self.metrics_port),
             *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "4"),
             *("--bmc-timeout", "1.5", "--hand-over-timeout", "5"),
             *("--ramdisk-dir", self.ramdisk),

@@ -33,8 +33,10 @@ from billet_server.gateway import token
 from billet_server.gateway.link import PING_S
 from billet_server.gateway.server import Gateway
 from billet_server.kube.client import open_kube
-from billet_server.ports import BARE_METAL_HOST, KubeApi, Object
+from billet_server.ports import BARE_METAL_HOST, KubeApi, Metrics, NoMetrics, Object
 from billet_server.settings import Settings, Webhook
+from billet_server.telemetry.prometheus import PrometheusMetrics
+from billet_server.telemetry.server import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +119,7 @@ async def serving(
         pace = pace._replace(soft_off_s=settings.rules.soft_off_s)
         bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca, permit=check)
         stack.push_async_callback(bmcs.close)
+        metrics = await _start_metrics(settings, stack, announce)
         controller = Controller(
             fenced,
             bmcs,
@@ -125,6 +128,7 @@ async def serving(
             rules=settings.rules,
             workers=settings.workers,
             namespaces=settings.namespaces,
+            metrics=metrics,
         )
         directory.attach(controller)
         names = [settings.address, "localhost"]
@@ -178,6 +182,25 @@ async def start_webhook(
     port = await server.start(webhook.host, webhook.port)
     stack.push_async_callback(server.stop)
     announce(f"webhook on {webhook.host} port {port}; billet webhook-manifest makes a cluster ask")
+
+
+async def _start_metrics(
+    settings: Settings, stack: contextlib.AsyncExitStack, announce: Announce
+) -> Metrics:
+    if settings.metrics_port == 0:
+        return NoMetrics()
+    metrics = PrometheusMetrics(per_host=settings.metrics_per_host)
+    server = MetricsServer(metrics)
+    try:
+        port = await server.start(settings.metrics_host, settings.metrics_port)
+    except errors.ConfigError as error:
+        # Nobody's machine has to wait for want of figures.
+        log.warning("%s", error)
+        announce(f"no metrics: {error}")
+        return metrics
+    stack.push_async_callback(server.stop)
+    announce(f"metrics on http://{settings.metrics_host}:{port}/metrics")
+    return metrics
 
 
 def _host_faults(new: Object, old: Object | None) -> list[FieldError]:

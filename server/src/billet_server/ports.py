@@ -236,6 +236,12 @@ class Metrics(Protocol):
     def observe(self, name: str, seconds: float, *labels: str) -> None:
         """Enter a duration into a histogram."""
 
+    def watch(self, name: str, read: Callable[[], float], *labels: str) -> None:
+        """Have a gauge read when somebody asks; ``read`` is cheap and may run in any thread."""
+
+    def forget(self, namespace: str, host: str) -> None:
+        """Drop what is kept for a host that is gone."""
+
 
 class NoMetrics:
     """`Metrics` that nobody looks at."""
@@ -247,6 +253,12 @@ class NoMetrics:
         """Do nothing."""
 
     def observe(self, name: str, seconds: float, *labels: str) -> None:
+        """Do nothing."""
+
+    def watch(self, name: str, read: Callable[[], float], *labels: str) -> None:
+        """Do nothing."""
+
+    def forget(self, namespace: str, host: str) -> None:
         """Do nothing."""
 
 

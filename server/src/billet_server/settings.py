@@ -79,6 +79,9 @@ class Inputs(NamedTuple):
     webhook_cert: str = ""
     webhook_key: str = ""
     webhook_names: tuple[str, ...] = ()
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9090
+    metrics_per_host: bool = False
 
 
 class Settings(NamedTuple):
@@ -113,6 +116,9 @@ class Settings(NamedTuple):
     bmc_timeout_s: float
     redfish_ca: Path | None
     webhook: Webhook | None
+    metrics_host: str
+    metrics_port: int
+    metrics_per_host: bool
 
     @property
     def embedded_api(self) -> bool:
@@ -133,6 +139,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         ("--http-port", inputs.http_port, 1),
         ("--agent-port", inputs.agent_port, 1),
         ("--webhook-port", inputs.webhook_port, 0),
+        ("--metrics-port", inputs.metrics_port, 0),
     ):
         if not least <= port < 65536:
             faults.append(f"{label} {port} is not a port")
@@ -210,6 +217,9 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         bmc_timeout_s=inputs.bmc_timeout_s,
         redfish_ca=Path(inputs.redfish_ca) if inputs.redfish_ca else None,
         webhook=webhook,
+        metrics_host=inputs.metrics_host,
+        metrics_port=inputs.metrics_port,
+        metrics_per_host=inputs.metrics_per_host,
     )
 
 

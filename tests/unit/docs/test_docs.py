@@ -12,6 +12,7 @@ import yaml
 from billet_lab.faults import Faults
 from billet_server.cli.root import installed_plugins, root_with
 from billet_server.core import problems, turn
+from billet_server.core.figures import FIGURES
 from billet_server.core.host import (
     Boot,
     Failures,
@@ -248,6 +249,24 @@ def test_events_are_those_of_the_code():
     kinds = (turn.REGISTRATION, turn.INSPECTION, turn.PREPARATION, turn.PROVISIONING, turn.POWER)
     errors = {"".join(word.capitalize() for word in kind.split()) for kind in kinds}
     assert {names(row[0])[0] for row in rows} == noted | errors
+
+
+def test_metrics_are_those_of_the_code():
+    told = [
+        (names(row[0])[0], row[1], tuple(names(row[2])))
+        for row in table(section(page("docs/reference.md"), "Metrics"))
+    ]
+    assert told == [(figure.name, figure.kind, figure.labels) for figure in FIGURES.values()]
+
+
+def test_every_metric_is_written_somewhere():
+    source = TOP / "server/src/billet_server"
+    used = "\n".join(
+        path.read_text()
+        for path in source.rglob("*.py")
+        if path.name != "figures.py" and "memory" not in path.parts
+    )
+    assert set(FIGURES) <= set(re.findall(r'"((?:metal3|billet)_[a-z0-9_]+)"', used))
 
 
 def test_wait_causes_are_those_of_the_code():

@@ -262,6 +262,22 @@ async def test_recording_needs_no_loop_time_and_no_running_writer():
     await desk.stop()
 
 
+async def test_a_writer_that_was_stopped_goes_on_with_what_is_left():
+    desk = Desk()
+    desk.api.down = True
+    desk.start()
+    for number in range(20):
+        desk.recorder.record(host(f"node{number}"), FAILED)
+    await desk.clock.settle()
+    left = len(desk.recorder)
+    assert left == 20 - recorder.WRITERS
+    await desk.stop()
+    desk.api.down = False
+    desk.start()
+    assert len(await desk.events()) == left
+    await desk.stop()
+
+
 async def test_long_names_and_messages_fit(desk):
     desk.recorder.record(host("n" * 253), FAILED._replace(message="x" * 5000))
     (event,) = await desk.events()

@@ -231,6 +231,19 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     metavar="NAME",
     help="DNS name or address for a certificate of the own CA; repeatable.",
 )
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="IP",
+    help="Where metrics are served; there is no log-in.",
+)
+@click.option(
+    "--metrics-port", default=9090, show_default=True, help="Prometheus metrics; 0: none."
+)
+@click.option(
+    "--metrics-per-host", is_flag=True, help="Metrics with the label host filled in: many series."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Debug log.")
 def up(*, verbose: bool, **options: object) -> None:
     """Run the server: controller, agent gateway, boot services and, with no kubeconfig, the API.

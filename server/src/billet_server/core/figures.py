@@ -52,7 +52,6 @@ _CATALOGUE: Final = (
     _counter("metal3_delayed__deprovisioning_total", "No place to clean", *PER_HOST),
     _counter("metal3_credentials_missing_total", "No Secret for the BMC", *PER_HOST),
     _counter("metal3_credentials_invalid_total", "A Secret without what it needs", *PER_HOST),
-    _counter("metal3_credentials_unhandled_error_total", "The BMC cannot be asked", *PER_HOST),
     _counter("metal3_credentials_updated_total", "Another Secret version works", *PER_HOST),
     _counter("metal3_credentials_no_management_access_total", "The BMC refused", *PER_HOST),
     _counter("metal3_host_config_data_error_total", "No Secret for the config drive", *PER_HOST),

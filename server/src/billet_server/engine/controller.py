@@ -31,6 +31,7 @@ from billet_server.engine import indexes
 from billet_server.engine.informer import Informer
 from billet_server.engine.limits import Limits
 from billet_server.engine.memo import Memo
+from billet_server.engine.meter import Meter, MeteredBmcs
 from billet_server.engine.perform import Performer, describe
 from billet_server.engine.queue import WorkQueue
 from billet_server.engine.recorder import Recorder
@@ -43,6 +44,7 @@ from billet_server.ports import (
     Clock,
     KubeApi,
     Metrics,
+    NoMetrics,
     Object,
 )
 
@@ -117,6 +119,10 @@ class Controller:
         self._memos: dict[HostKey, Memo] = {}
         self.queue: WorkQueue[HostKey] = WorkQueue(clock)
         self.limits = Limits(self._rules, clock, self.queue.add)
+        metrics = metrics or NoMetrics()
+        self._meter = Meter(metrics, clock)
+        self._meter.watch(self.queue, self.limits)
+        bmcs = MeteredBmcs(bmcs, metrics, clock)
         self.hosts = Informer(
             api,
             BARE_METAL_HOST,
@@ -235,16 +241,22 @@ class Controller:
 
     async def _reconcile_safely(self, key: HostKey) -> _Errand | None:
         """Reconcile; trouble with the API, or of our own, is retried and never ends a worker."""
+        began_s = self._clock.monotonic()
         try:
             errand = await self.reconcile(key)
             self.memo(key).api_failures = 0
             return errand
         except errors.ApiError as error:
+            self._meter.broke(key)
             await self._api_failed(key, error)
         except Exception as error:
             log.exception("host %s: reconciling failed unexpectedly", key)
+            self._meter.broke(key)
             await self._say(key, "internal", f"cannot decide what to do: {_words(error)}")
             self.queue.add_after(key, _API_RETRY_S[-1])
+        finally:
+            if self.hosts.get(*key) is not None:
+                self._meter.passed(key, began_s)
         return None
 
     async def _api_failed(self, key: HostKey, error: errors.ApiError) -> None:
@@ -314,6 +326,7 @@ class Controller:
             finally:
                 self.limits.end_reservation(key)
         memo.outcome = None
+        self._meter.decided(host, decision)
         for note in decision.events:
             self._recorder.record(host, note)
         if decision.effect is not None:
@@ -422,6 +435,7 @@ class Controller:
         obj = new if new is not None else old
         assert obj is not None
         key = indexes.key_of(obj)
+        self._meter.host_changed(old, new)
         self.limits.observe(key, claim_of_object(new) if new is not None else None)
         self.queue.add(key)
         for index, function in indexes.SHARED.items():

@@ -117,7 +117,7 @@ class Recorder:
             self._count_queued(1)
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write until cancelled; may be called again."""
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(self._lanes):
                 group.create_task(self._empty(lane), name=f"events-{number}")
@@ -125,16 +125,16 @@ class Recorder:
 
     async def _empty(self, lane: _Lane) -> None:
         while True:
-            await lane.news.wait()
-            lane.news.clear()
-            while lane.entries:
-                name, entry = lane.entries.popitem(last=False)
-                self._count_queued(-1)
-                try:
-                    await self._deliver(name, entry)
-                except Exception:
-                    log.exception("host %s: Event %s is lost", entry.key, entry.note.reason)
-                    self._drop("api", entry.count)
+            if not lane.entries:
+                lane.news.clear()
+                await lane.news.wait()
+            name, entry = lane.entries.popitem(last=False)
+            self._count_queued(-1)
+            try:
+                await self._deliver(name, entry)
+            except Exception:
+                log.exception("host %s: Event %s is lost", entry.key, entry.note.reason)
+                self._drop("api", entry.count)
 
     async def _deliver(self, name: str, entry: _Entry) -> None:
         """Write one; while the API does not answer, the others wait behind it."""

@@ -1,6 +1,8 @@
 """The in-memory twin of `ports.Metrics`: a dictionary, strict about names and labels."""
 
-from billet_server.core.figures import FIGURES
+from collections.abc import Callable
+
+from billet_server.core.figures import FIGURES, PER_HOST
 
 
 class MemoryMetrics:
@@ -12,10 +14,13 @@ class MemoryMetrics:
     def __init__(self) -> None:
         self.values: dict[tuple[str, ...], float] = {}
         self.observed: dict[tuple[str, ...], list[float]] = {}
+        self._watched: dict[tuple[str, ...], Callable[[], float]] = {}
 
     def get(self, name: str, *labels: str) -> float:
         """Return a value, 0 when there is none yet."""
-        return self.values.get(_key("", name, labels), 0.0)
+        key = _key("", name, labels)
+        watched = self._watched.get(key)
+        return watched() if watched is not None else self.values.get(key, 0.0)
 
     def add(self, name: str, *labels: str, amount: float = 1.0) -> None:
         """Count up."""
@@ -31,6 +36,17 @@ class MemoryMetrics:
         key = _key("histogram", name, labels)
         self.values[key] = self.values.get(key, 0.0) + 1
         self.observed.setdefault(key, []).append(seconds)
+
+    def watch(self, name: str, read: Callable[[], float], *labels: str) -> None:
+        """Have a gauge read by `get`."""
+        self._watched[_key("gauge", name, labels)] = read
+
+    def forget(self, namespace: str, host: str) -> None:
+        """Drop a host's values."""
+        for values in (self.values, self.observed):
+            for key in [key for key in values if key[1:3] == (namespace, host)]:
+                if FIGURES[key[0]].labels[:2] == PER_HOST:
+                    del values[key]
 
 
 def _key(kind: str, name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
