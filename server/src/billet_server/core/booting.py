@@ -272,11 +272,11 @@ def _wait_for_return(turn: Turn, boot: Boot, error_type: str) -> None:
             text = _RESTARTED
         turn.status.boot = None
         # Between two tries, or given up, nothing is lost by it: the next try boots again.
-        if not turn.blocked():
+        if not turn.held_back():
             evidence = f"last heard of at {last_seen:%Y-%m-%d %H:%M:%S} UTC"
             turn.fail(Fault("agent-lost", f"{key}: {text}", evidence), error_type)
         return
-    if turn.blocked():
+    if turn.held_back():
         turn.look_again((until - turn.exact_now).total_seconds())
         return
     turn.wait("agent-return", "the agent's connection is lost; it may come back", "machine", until)

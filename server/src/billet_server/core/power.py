@@ -39,7 +39,8 @@ def keep_power(turn: Turn) -> None:
         return
     turn.look_again(poll_s - age_s)
     if seen.state is PowerState.UNKNOWN:
-        turn.wait("bmc", "the BMC does not say whether the machine is on", "bmc")
+        until = seen.at + timedelta(seconds=poll_s)
+        turn.wait("bmc", "the BMC does not say whether the machine is on", "bmc", until)
         return
     _enforce(turn, requests, on=seen.state is PowerState.ON)
 

@@ -171,7 +171,8 @@ def _prove(turn: Turn, agent: AgentView | None, told_at: datetime) -> None:
     elif last[1].power is PowerState.ON:
         _provisioned(turn, "the agent left and the machine is on, booting from disk")
     elif last[1].power is PowerState.UNKNOWN and turn.exact_now < until + timedelta(minutes=1):
-        turn.wait(HAND_OVER, "the BMC does not say yet whether the machine is on", "bmc")
+        end = until + timedelta(minutes=1)
+        turn.wait(HAND_OVER, "the BMC does not say yet whether the machine is on", "bmc", end)
         turn.look_again(5.0)
     else:
         _restart(turn)

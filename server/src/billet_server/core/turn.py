@@ -40,6 +40,7 @@ PROVISIONING = "provisioning error"
 POWER = "power management error"
 
 _CLOCK_SLACK_S = 60.0
+_EFFECT = timedelta(minutes=10)
 
 EffectT = TypeVar("EffectT", bound=Effect)
 
@@ -234,12 +235,13 @@ class Turn:
 
     def blocked(self) -> bool:
         """Whether a recorded problem or the want of a place forbids trying now; says so."""
-        if self._blocked_by_problem():
+        if self.held_back():
             return True
         operation = self._limited()
         return operation is not None and not self.place(operation)
 
-    def _blocked_by_problem(self) -> bool:
+    def held_back(self) -> bool:
+        """Whether a recorded problem forbids trying now; says until when."""
         problem = self.status.problem
         if problem is None or problem.basis != self.basis:
             return False
@@ -270,12 +272,12 @@ class Turn:
         """Return the decision."""
         self._settle_delay()
         if self._remarks:
-            waiting = self._waiting or Waiting(
-                "change", "", self.waiting_since("change"), None, "user"
-            )
-            said = waiting.message
-            parts = (said, *(remark for remark in self._remarks if remark not in said))
-            self._waiting = msgspec.structs.replace(waiting, message="; ".join(filter(None, parts)))
+            self._waiting = self._with_remarks()
+        waiting = self._waiting
+        if waiting is not None and waiting.actor in ("bmc", "agent") and self.effect is not None:
+            # The engine ends every effect by then.
+            until = waiting.until or self.now + _EFFECT
+            self._waiting = msgspec.structs.replace(waiting, until=until)
         self.status.waiting = self._waiting
         if not self.host.deleting or hosts.FINALIZER in self.host.finalizers:
             self.status.conditions = with_conditions(self.host, self.status, self.now)
@@ -313,6 +315,12 @@ class Turn:
     def _waits_for_problem(self) -> bool:
         cause = self._waiting.cause if self._waiting is not None else ""
         return self.status.problem is not None and cause in ("retry", "change")
+
+    def _with_remarks(self) -> Waiting:
+        waiting = self._waiting or Waiting("change", "", self.waiting_since("change"), None, "user")
+        said = waiting.message
+        parts = (said, *(remark for remark in self._remarks if remark not in said))
+        return msgspec.structs.replace(waiting, message="; ".join(filter(None, parts)))
 
     @property
     def _longest(self) -> float:
