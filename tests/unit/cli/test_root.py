@@ -178,6 +178,7 @@ def complete(words: str) -> set[str]:
                 "provision",
                 "deprovision",
                 "webhook-manifest",
+                "move",
             },
         ),
         ("billet reboot --mode ", {"soft", "hard"}),

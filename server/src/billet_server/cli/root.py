@@ -12,6 +12,7 @@ import click
 
 from billet_server.cli import host_commands, image_commands
 from billet_server.cli.connection import AS_PLUGIN, check_root_options, root_options
+from billet_server.cli.move_command import move
 from billet_server.cli.power_command import power
 from billet_server.cli.status import status
 from billet_server.cli.up import up
@@ -74,7 +75,7 @@ def billet(ctx: click.Context, /, **_: object) -> None:
 
 
 for _command in (
-    *(up, status, power),
+    *(up, status, power, move),
     *(host_commands.retry, host_commands.pause, host_commands.unpause, host_commands.inspect),
     *(host_commands.detach, host_commands.attach, host_commands.reboot),
     *(image_commands.provision, image_commands.deprovision),

@@ -14,3 +14,6 @@ HARDWARE_DETAILS = "inspect.metal3.io/hardwaredetails"
 
 RETRY = "billet.dev/retry"
 """Retry now whatever waits for its next attempt; taken off again by the server."""
+
+MOVE = "billet.dev/move"
+"""On both sides while `billet move` is under way: JSON of what is where, and since which step."""
