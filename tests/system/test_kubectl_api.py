@@ -298,9 +298,12 @@ def test_deleting_waits_for_finalizers(kubectl, host):
     kubectl.here("patch", host, "--type", "merge", "-p", finalizer)
     with kubectl.following("delete", host, "--wait") as deleting:
         assert '"h1" deleted' in deleting()
-        with kubectl.following("wait", "--for=delete", host, "--timeout=20s") as waiting:
+        with kubectl.following("wait", "--for=delete", host, "--timeout=20s", "-v=6") as waiting:
+            while "watch=true" not in (line := waiting()):
+                assert line, "kubectl wait ended before it watched"
             kubectl.here("patch", host, "--type", "merge", "-p", '{"metadata":{"finalizers":null}}')
-            assert "h1" in (line := waiting()) or not line
+            lines = list(iter(waiting, ""))
+            assert any("h1 condition met" in line for line in lines), lines
         assert deleting() == ""
     assert kubectl.here("get", "bmh") == ""
     kubectl.here("apply", "-f", "-", stdin=manifest("h2") + "---" + manifest("h3"))

@@ -112,8 +112,9 @@ async def a_bios_machine_s_life(lab: Lab) -> None:
     # An ignored override, and a POST that takes for ever, up to a power cut.
     await control.set_faults({"ignore_boot_override": True, "slow_post_s": 3600})
     await control.set_boot(BootTarget.PXE, persistent=True)
+    offset = console.size(path)
     await control.power("reset")
-    await shows(r"from its boot order\s*$", console.size(path) - 1)
+    await shows(r"from its boot order\s*$", offset)
     status = await control.status()
     assert status.powered_on
     assert (status.boot_target, status.boot_persistent) == (BootTarget.PXE, True)
