@@ -368,6 +368,16 @@ def test_a_hold_where_off_is_forbidden_is_one_restart_and_a_wait():
     assert boots(world) == 2
 
 
+def test_one_restart_asked_for_while_held_is_no_second_one_in_place():
+    world = in_state(State.PROVISIONED, disable_power_off=True)
+    world.annotate(f"{KEY}/a")
+    settle(world)
+    world.annotate(KEY)
+    settle(world)
+    assert list(world.annotations) == [f"{KEY}/a"]
+    assert boots(world) == 1
+
+
 def test_a_machine_found_off_where_off_is_forbidden_is_switched_on_and_not_restarted():
     world = in_state(State.PROVISIONED, disable_power_off=True)
     world.power = PowerState.OFF

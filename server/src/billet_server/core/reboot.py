@@ -111,10 +111,11 @@ def held(turn: Turn, found: tuple[Request, ...]) -> None:
 def restarted_in_place(turn: Turn, found: tuple[Request, ...], *, on: bool) -> bool:
     """Do the next thing for a restart of a machine that must not be off; False: nothing to do."""
     status, removed = turn.status, turn.outcome(RemoveAnnotations)
-    if not found or (removed is not None and REBOOT in removed[0].keys):
+    if all(each.key == REBOOT for each in found) and removed and REBOOT in removed[0].keys:
         # What was asked for is done; an annotation that is there all the same is a new one.
         status.reboot = None
     if not found:
+        status.reboot = None
         return False
     if status.reboot is None:
         if on:
