@@ -1,6 +1,7 @@
 """`ports.Bmcs`: one driver per target, one lane per BMC, one pool for what blocks."""
 
 import asyncio
+import ipaddress
 import weakref
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class BmcRegistry:
         await asyncio.gather(*(driver.close() for driver in drivers))
 
     def _build(self, address: BmcAddress, target: BmcTarget) -> Driver:
-        lane = self._lanes.setdefault((address.host, address.port), asyncio.Lock())
+        lane = self._lanes.setdefault((_one_spelling(address.host), address.port), asyncio.Lock())
         if address.driver == "ipmi":
             return IpmiBmc(address, target.credentials, lane, self._pace, self._permit)
         verify = self._verify if target.verify_certificate else False
@@ -67,3 +68,12 @@ class BmcRegistry:
             pace=self._pace,
             permit=self._permit,
         )
+
+
+def _one_spelling(host: str) -> str:
+    """Return a host as all of its spellings: case, a dot at the end, zeros in IPv6."""
+    name = host.lower().rstrip(".")
+    try:
+        return str(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        return name
