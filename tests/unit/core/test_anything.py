@@ -168,9 +168,10 @@ def test_the_goal_is_reached(moves, delete):
         seconds=10**6,
         passes=4000,
     )
+    if not world.gone:
+        world.run()
     if world.gone:
         return
-    world.run()
     # An externally provisioned system that was handed to us counts as the image of the spec.
     adopted = ("Normal", "NoLongerExternal") in world.events
     assert world.disk == IMAGE.url or adopted, goal
