@@ -71,8 +71,9 @@ def free_port() -> int:
 class Server:
     """`billet up`, its files and its life."""
 
-    def __init__(self, folder, kubeconfig=None):
+    def __init__(self, folder, kubeconfig=None, *, address="127.0.0.1", options=()):
         self.folder, self._foreign = folder, kubeconfig
+        self.address, self.options = address, options
         self.state, self.log = folder / "state", folder / "server.log"
         self.http_port, self.agent_port, self._api_port = free_port(), free_port(), free_port()
         self.metrics_port = free_port()
@@ -88,7 +89,7 @@ class Server:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self.address}:{self.http_port}"
 
     def text(self):
         """Everything the server ever said, on both streams."""
@@ -101,12 +102,13 @@ class Server:
         """Start the process; it dies with the test's. From the main thread only."""
         api = ["--kubeconfig", self._foreign] if self._foreign else ["--api-port", self._api_port]
         command = [
-            *(BILLET, "up", "--state-dir", self.state, *api, "--address", "127.0.0.1"),
+            *(BILLET, "up", "--state-dir", self.state, *api, "--address", self.address),
             *("--dhcp", "off", "--http-port", self.http_port, "--agent-port", self.agent_port),
             *("--metrics-port", self.metrics_port),
             *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "4"),
             *("--bmc-timeout", "1.5", "--hand-over-timeout", "5"),
             *("--ramdisk-dir", self.ramdisk),
+            *self.options,
         ]
         with (self.folder / "server.out").open("wb") as out, self.log.open("ab") as log:
             self.process = subprocess.Popen(
