@@ -46,7 +46,7 @@ class Pair:
         return (alive or self.servers)[-1].url
 
     def text(self):
-        return "".join(each.text() for each in self.servers)
+        return "".join(each.text() for each in self.servers if each.process is not None)
 
     async def start(self):
         """Start one after the other; return the leader and the standby."""

@@ -33,7 +33,7 @@ from billet_server.gateway import token
 from billet_server.gateway.link import PING_S
 from billet_server.gateway.server import Gateway
 from billet_server.kube.client import open_kube
-from billet_server.ports import BARE_METAL_HOST, KubeApi, Metrics, NoMetrics, Object
+from billet_server.ports import BARE_METAL_HOST, KubeApi, Metrics, NoMetrics, Object, Readiness
 from billet_server.settings import Settings, Webhook
 from billet_server.telemetry.prometheus import PrometheusMetrics
 from billet_server.telemetry.server import MetricsServer
@@ -119,7 +119,7 @@ async def serving(
         pace = pace._replace(soft_off_s=settings.rules.soft_off_s)
         bmcs = BmcRegistry(pace=pace, ca_file=settings.redfish_ca, permit=check)
         stack.push_async_callback(bmcs.close)
-        metrics = await _start_metrics(settings, stack, announce)
+        metrics = await _start_metrics(settings, duty.readiness, stack, announce)
         controller = Controller(
             fenced,
             bmcs,
@@ -185,12 +185,15 @@ async def start_webhook(
 
 
 async def _start_metrics(
-    settings: Settings, stack: contextlib.AsyncExitStack, announce: Announce
+    settings: Settings,
+    readiness: Readiness,
+    stack: contextlib.AsyncExitStack,
+    announce: Announce,
 ) -> Metrics:
     if settings.metrics_port == 0:
         return NoMetrics()
     metrics = PrometheusMetrics(per_host=settings.metrics_per_host)
-    server = MetricsServer(metrics)
+    server = MetricsServer(metrics, readiness)
     try:
         port = await server.start(settings.metrics_host, settings.metrics_port)
     except errors.ConfigError as error:

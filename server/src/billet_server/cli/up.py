@@ -276,6 +276,11 @@ def up(*, verbose: bool, **options: object) -> None:
         ) from error
 
 
+for _param in up.params:
+    # By the option's own name, as documented; click would go by the parameter's.
+    _param.envvar = "BILLET_UP_" + max(_param.opts, key=len)[2:].replace("-", "_").upper()
+
+
 def _announce(line: str) -> None:
     click.echo(f"billet: {line}")
     sys.stdout.flush()
