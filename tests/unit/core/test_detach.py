@@ -342,3 +342,19 @@ def test_hosts_on_the_way_are_not_switched_off_by_online():
         world.once()
         world.live()
     assert world.power is PowerState.ON
+
+
+def test_a_host_whose_preparation_is_refused_can_be_detached_by_force_and_deleted():
+    world = in_state(State.READY)
+    world.edit(online=True, raid={"softwareRAIDVolumes": [{"level": "1"}]})
+    world.run(lambda: world.state is State.PREPARING and world.status.problem is not None)
+    world.annotate(DETACHED)
+    settle(world)
+    assert world.status.operational_status == "error"
+    world.annotate(DETACHED, FORCE)
+    settle(world)
+    assert (world.state, world.status.operational_status) == (State.PREPARING, "detached")
+    world.performed.clear()
+    world.deleting = True
+    world.run()
+    assert effects(world) == [ask.RemoveFinalizer()]

@@ -11,13 +11,17 @@ import msgspec
 from billet_server.core.annotations import DETACHED
 from billet_server.core.booting import HAND_OVER, nothing_runs
 from billet_server.core.states import State
-from billet_server.core.turn import INSPECTION, PROVISIONING, Turn
+from billet_server.core.turn import INSPECTION, PREPARATION, PROVISIONING, Turn
 
 WORD = "detached"
 """Metal3 ``status.operationalStatus``."""
 
 _AT_REST = (State.READY, State.PROVISIONED, State.EXTERNALLY_PROVISIONED)
-_BY_FORCE = {State.INSPECTING: INSPECTION, State.PROVISIONING: PROVISIONING}
+_BY_FORCE = {
+    State.INSPECTING: INSPECTION,
+    State.PREPARING: PREPARATION,
+    State.PROVISIONING: PROVISIONING,
+}
 
 
 class Detachment(NamedTuple):

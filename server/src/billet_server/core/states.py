@@ -32,7 +32,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
         {_S.INSPECTING, _S.PREPARING, _S.EXTERNALLY_PROVISIONED, _S.UNMANAGED, _S.DELETING}
     ),
     _S.INSPECTING: frozenset({_S.PREPARING, _S.POWERING_OFF, _S.DELETING}),
-    _S.PREPARING: frozenset({_S.READY, _S.POWERING_OFF}),
+    _S.PREPARING: frozenset({_S.READY, _S.POWERING_OFF, _S.DELETING}),
     _S.READY: frozenset(
         {
             _S.INSPECTING,
