@@ -23,10 +23,13 @@ async def other(tmp_path, capsys):
 
 async def a_host(world, name="node01", **more):
     await world.host(name, spec={"image": IMAGE}, **(STATE | more))
-    await world.api.create(SECRET, {
+    secret = await world.api.create(SECRET, {
         "metadata": {"namespace": "metal3", "name": f"{name}-bmc"},
         "stringData": {"username": "admin", "password": "marker-4711"},
     })  # fmt: skip
+    good = {"credentials": {"name": f"{name}-bmc", "namespace": "metal3"},
+            "credentialsVersion": secret["metadata"]["resourceVersion"]}  # fmt: skip
+    await world.status(name, goodCredentials=good)
 
 
 async def names(world):
@@ -114,9 +117,11 @@ async def test_a_file_has_everything_is_private_and_restores(world, other, tmp_p
     await other.cli("unpause", "node01")
     here, there = await world.get(), await other.get()
     assert there["spec"] == here["spec"]
+    known = [side["status"].pop("goodCredentials")["credentialsVersion"] for side in (here, there)]
     assert there["status"] == here["status"]
     one, two = [await side.api.get(SECRET, "metal3", "node01-bmc") for side in (world, other)]
     assert one["data"] == two["data"]
+    assert known == [side["metadata"]["resourceVersion"] for side in (one, two)]
     text = await other.cli("move", "--from-file", path, "--yes", code=1)
     assert "a host of this name is there already" in text
 

@@ -181,7 +181,8 @@ async def test_a_host_in_the_middle_of_something_is_in_the_way(worlds, more, blo
     {"state": "ready"}, {"state": "available"}, {"state": "externally provisioned"},
     {"state": "registering", "errorType": "registration error",
      "problem": {"id": "bmc-auth", "message": "x"}},
-    {"waiting": {"cause": "retry", "message": "x"}}, {"waiting": {"cause": "change"}},
+    {"waiting": {"cause": "retry", "message": "x"}},
+    {"waiting": {"cause": "held", "actor": "user"}},
     {"annotations": {f"{REBOOT}/night": ""}}, {"operationalStatus": "detached"},
 ])  # fmt: skip
 async def test_a_host_at_rest_is_not(worlds, more):
@@ -298,6 +299,23 @@ async def test_hardware_data_with_a_finalizer_goes_too(worlds):
     assert await worlds.all(worlds.here) == {}
     data = await worlds.there.get(HARDWARE_DATA, "metal3", "node01")
     assert data["metadata"]["finalizers"] == ["hardwaredata.metal3.io"]
+
+
+async def test_secrets_that_move_do_not_count_as_changed_since_the_image_was_written(worlds):
+    obj = await worlds.host()
+    version = (await worlds.here.get(SECRET, "metal3", "user-data"))["metadata"]["resourceVersion"]
+    drive = {"provisioning": {**obj["status"]["provisioning"],
+                              "configDrive": f"userData={version},metaData=1"}}  # fmt: skip
+    await worlds.here.patch(
+        BARE_METAL_HOST, "metal3", "node01", {"status": drive}, subresource="status"
+    )
+    await worlds.run()
+    (host,) = (await worlds.there.list(BARE_METAL_HOST)).items
+    moved = await worlds.there.get(SECRET, "metal3", "user-data")
+    version = moved["metadata"]["resourceVersion"]
+    assert host["status"]["provisioning"]["configDrive"] == (
+        f"userData={version},metaData=changed-before-move"
+    )
 
 
 def test_differences_are_paths_of_what_is_missing():

@@ -13,6 +13,7 @@ from billet_server import errors
 from billet_server.core.annotations import MOVE, PAUSED, STATUS
 from billet_server.core.terms import HostKey
 from billet_server.move.bundle import (
+    AS_SAVED,
     MOST_ANNOTATION_BYTES,
     Bundle,
     annotations,
@@ -42,12 +43,13 @@ def render_archive(bundles: Iterable[Bundle]) -> str:
         if bundle.hardware is not None:
             objects.append(stripped(HARDWARE_DATA, bundle.hardware))
             objects[-1]["metadata"].pop("finalizers", None)
-        objects.append(_host(bundle.host))
+        objects.append(_host(bundle))
     return HEADER + yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True)
 
 
-def _host(obj: Object) -> Object:
+def _host(bundle: Bundle) -> Object:
     """Return a host with its status beside, and in the annotation by which servers restore it."""
+    obj = bundle.host
     found = stripped(BARE_METAL_HOST, obj)
     found["metadata"]["uid"] = obj["metadata"].get("uid", "")
     found["metadata"].pop("finalizers", None)
@@ -56,8 +58,9 @@ def _host(obj: Object) -> Object:
     if mark is not None:  # of a move under way: not part of the host
         kept.pop(PAUSED, None)
         kept |= {PAUSED: mark.paused} if mark.paused is not None else {}
-    status = moved_status(obj)
-    text = json.dumps(status, separators=(",", ":"))
+    saved = {key_of(one).name: one["metadata"]["resourceVersion"] for one in bundle.secrets}
+    status = moved_status(obj, {name: (version, AS_SAVED) for name, version in saved.items()})
+    text = json.dumps(moved_status(obj), separators=(",", ":"))
     if status and len(text) <= MOST_ANNOTATION_BYTES:
         kept[STATUS] = text
     return {**found, "status": status}

@@ -21,8 +21,8 @@ REST = frozenset(
 )
 """States in which nothing is going on at the machine."""
 
-IDLE_WAITS = frozenset({"retry", "change"})
-"""Waits during which nobody does anything."""
+IDLE_WAITS = frozenset({"retry", "capacity"})
+"""Waits, beside those for a person, during which nobody does anything to the machine."""
 
 
 def busy(obj: Object) -> str:
@@ -34,8 +34,9 @@ def busy(obj: Object) -> str:
     if read_state(status.provisioning.state) not in REST:
         problem = f" ({status.problem.id})" if status.problem else ""
         return f"it is {status.provisioning.state}{problem}"
-    if status.waiting is not None and status.waiting.cause not in IDLE_WAITS:
-        return f"it waits: {status.waiting.message or status.waiting.cause}"
+    waiting = status.waiting
+    if waiting is not None and waiting.actor != "user" and waiting.cause not in IDLE_WAITS:
+        return f"it waits: {waiting.message or waiting.cause}"
     if REBOOT in host.annotations:
         return "a reboot is asked for"
     if host.annotations.get(INSPECT) == "" and status.provisioning.state in ("ready", "available"):

@@ -9,11 +9,13 @@ from billet_server.core.annotations import MOVE, PAUSED, STATUS
 from billet_server.core.terms import HostKey
 from billet_server.ports import BARE_METAL_HOST, HARDWARE_DATA, SECRET, Kind, Object
 
+AS_SAVED = "as-saved"
+"""In a file, in place of the resourceVersion of a Secret that is in it."""
+CHANGED = "changed-before-move"
 REFERENCES = ("userData", "networkData", "metaData")
 MOST_ANNOTATION_BYTES = 128 << 10
 """All annotations of an object may have 256 KiB together."""
 
-CREDENTIALS = ("goodCredentials", "triedCredentials")
 _SERVERS = (
     "uid",
     "resourceVersion",
@@ -118,25 +120,48 @@ def target_host(bundle: Bundle, mark: Mark) -> Object:
     return found
 
 
-def moved_status(host: Object, versions: Mapping[str, tuple[str, str]] | None = None) -> Object:
+Versions = Mapping[str, tuple[str, str]]
+"""Of Secrets by name: the resourceVersion at the source, and at the target."""
+
+
+def moved_status(host: Object, versions: Versions | None = None) -> Object:
     """Return the status without what only the old server could use.
 
-    ``versions``: of Secrets by name, the resourceVersion here and there. Credentials that are
-    known to work there are known to work here: the BMC is not even asked.
+    What is known of the very Secrets that move is known of them at the target: the BMC is not
+    asked for their sake, and none of them counts as changed since the image was written.
     """
     status = {k: v for k, v in (host.get("status") or {}).items() if k not in _OF_THE_OLD_SERVER}
-    for field in CREDENTIALS:
+    for field in ("goodCredentials", "triedCredentials"):
         known = status.get(field)
         if isinstance(known, Mapping):
             name = (known.get("credentials") or {}).get("name", "")
             old, new = (versions or {}).get(name, ("", ""))
             same = bool(old) and known.get("credentialsVersion") == old
             status[field] = {**known, "credentialsVersion": new if same else ""}
+    provisioning = status.get("provisioning")
+    if isinstance(provisioning, Mapping) and "configDrive" in provisioning:
+        kept = {k: v for k, v in provisioning.items() if k != "configDrive"}
+        drive = moved_drive(str(provisioning["configDrive"]), host.get("spec") or {}, versions)
+        status["provisioning"] = kept | ({"configDrive": drive} if drive else {})
     if isinstance(status.get("problem"), Mapping):
         # A try that was put off is made soon.
         problem = {k: v for k, v in status["problem"].items() if k != "nextRetryAt"}
         status["problem"] = {**problem, "basis": ""} if "basis" in problem else problem
     return status
+
+
+def moved_drive(recorded: str, spec: Mapping[str, Any], versions: Versions | None) -> str:
+    """Return which Secrets the config drive was made of (field=version,...), as of the target."""
+    if versions is None:
+        return ""
+    parts = []
+    for field, _, version in (part.partition("=") for part in recorded.split(",")):
+        name = (spec.get(field) or {}).get("name", "")
+        if field == "networkData" and not name:
+            name = spec.get("preprovisioningNetworkDataName") or ""
+        old, new = versions.get(name, ("", ""))
+        parts.append(f"{field}={new if old and version == old else CHANGED}")
+    return ",".join(parts)
 
 
 def stripped(kind: Kind, obj: Object) -> Object:

@@ -9,6 +9,7 @@ from billet_server.core.terms import HostKey
 from billet_server.move import blockers
 from billet_server.move.bundle import (
     ADDITIONS,
+    AS_SAVED,
     Bundle,
     Mark,
     annotations,
@@ -119,7 +120,7 @@ class Mover:
         for kind, obj in bundle.dependents:
             made = await self._put(kind, obj, copy, bundle)
             if kind == SECRET:
-                version = obj["metadata"].get("resourceVersion", "")
+                version = obj["metadata"].get("resourceVersion") or AS_SAVED
                 versions[key_of(obj).name] = (version, made["metadata"]["resourceVersion"])
         status = moved_status(bundle.host, versions)
         if status:
