@@ -168,7 +168,11 @@ def test_wording(real, case):
         {"online": False, "foo": 1, "bmc": {"address": "a", "credentialsName": "b", "x": [{}]}},
         {"online": True, "raid": {"softwareRAIDVolumes": None, "hardwareRAIDVolumes": []}},
         {"online": True, "taints": [{"key": "a", "effect": "b", "zz": 1, "value": None}]},
-        {"online": True, "rootDeviceHints": {}, "networkInterfaces": [{}]},
+        {
+            "online": True,
+            "rootDeviceHints": {},
+            "networkInterfaces": [{"hostNetworkAttachment": {}}],
+        },
     ],
 )
 def test_pruning_and_defaults(real, spec):

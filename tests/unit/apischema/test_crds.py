@@ -222,3 +222,117 @@ def test_load_crds_says_which_file_is_broken(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [")
     with pytest.raises(errors.ConfigError, match=r"a\.yaml is not YAML"):
         load_crds(tmp_path)
+
+
+# what the schema restricts, against Metal3's own
+
+
+MAC_PATTERN = "^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
+IMAGE_LIMITS = {
+    "checksumType": {"enum": ["md5", "sha256", "sha512", "auto"]},
+    "format": {"enum": ["raw", "qcow2", "vdi", "vmdk", "live-iso"]},
+}
+BOOT_MODES = {"enum": ["UEFI", "UEFISecureBoot", "legacy"]}
+RAID_LIMITS = {
+    "hardwareRAIDVolumes": {"nullable": True},
+    "hardwareRAIDVolumes[].level": {"enum": ["0", "1", "2", "5", "6", "1+0", "5+0", "6+0"]},
+    "hardwareRAIDVolumes[].name": {"maxLength": 64},
+    "hardwareRAIDVolumes[].numberOfPhysicalDisks": {"minimum": 1},
+    "hardwareRAIDVolumes[].sizeGibibytes": {"minimum": 0},
+    "softwareRAIDVolumes": {"nullable": True, "maxItems": 2},
+    "softwareRAIDVolumes[].level": {"enum": ["0", "1", "1+0"]},
+    "softwareRAIDVolumes[].physicalDisks": {"minItems": 2},
+    "softwareRAIDVolumes[].physicalDisks[].minSizeGigabytes": {"minimum": 0},
+    "softwareRAIDVolumes[].sizeGibibytes": {"minimum": 0},
+}
+
+
+def under(path: str, limits: dict[str, Any]) -> dict[str, Any]:
+    return {f"{path}.{name}": limit for name, limit in limits.items()}
+
+
+METAL3_LIMITS = {
+    ".spec.automatedCleaningMode": {"enum": ["metadata", "disabled"], "default": "metadata"},
+    ".spec.bootMACAddress": {"pattern": MAC_PATTERN},
+    ".spec.bootMode": BOOT_MODES,
+    **under(".spec.image", IMAGE_LIMITS),
+    ".spec.inspectionMode": {"enum": ["disabled", "agent", "fast"]},
+    ".spec.networkInterfaces[].hostNetworkAttachment.name": {"maxLength": 253},
+    ".spec.networkInterfaces[].macAddress": {"pattern": MAC_PATTERN},
+    ".spec.networkInterfaces[].name": {"pattern": "^[a-zA-Z0-9._-]+$"},
+    ".spec.networkInterfaces[].switchPort.switchID": {"pattern": MAC_PATTERN},
+    **under(".spec.raid", RAID_LIMITS),
+    ".spec.rootDeviceHints.minSizeGigabytes": {"minimum": 0},
+    ".status.appliedNetworkAttachmentConfigs[].switchPort.switchID": {"pattern": MAC_PATTERN},
+    ".status.conditions": {"maxItems": 32},
+    ".status.conditions[].message": {"maxLength": 32768},
+    ".status.conditions[].observedGeneration": {"minimum": 0},
+    ".status.conditions[].reason": {
+        "minLength": 1,
+        "maxLength": 1024,
+        "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+    },
+    ".status.conditions[].status": {"enum": ["True", "False", "Unknown"]},
+    ".status.conditions[].type": {
+        "maxLength": 316,
+        "pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+        "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
+    },
+    ".status.errorCount": {"default": 0},
+    ".status.errorType": {
+        # The empty one too: objects of 2019 hold it.
+        "enum": ["", "provisioned registration error", "registration error", "inspection error",
+                 "preparation error", "provisioning error", "power management error",
+                 "detach error", "servicing error"],
+    },
+    ".status.hardware.nics[].vlanId": {"minimum": 0, "maximum": 4094},
+    ".status.hardware.nics[].vlans[].id": {"minimum": 0, "maximum": 4094},
+    ".status.hardware.storage[].type": {"enum": ["HDD", "SSD", "NVME"]},
+    **under(".status.lastAttemptedImage", IMAGE_LIMITS),
+    **{
+        f".status.operationHistory.{operation}.{end}": {"nullable": True}
+        for operation in ("deprovision", "inspect", "provision", "register")
+        for end in ("end", "start")
+    },
+    ".status.operationalStatus": {
+        "enum": ["", "OK", "discovered", "error", "delayed", "detached", "servicing"],
+    },
+    ".status.provisioning.bootMode": BOOT_MODES,
+    **under(".status.provisioning.image", IMAGE_LIMITS),
+    **under(".status.provisioning.raid", RAID_LIMITS),
+    ".status.provisioning.rootDeviceHints.minSizeGigabytes": {"minimum": 0},
+}  # fmt: skip
+
+LIMITS = frozenset(
+    ("enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
+     "nullable", "default")
+)  # fmt: skip
+OURS = (".status.boot", ".status.problem", ".status.progress", ".status.waiting")
+
+
+def test_values_are_restricted_as_by_metal3_and_no_further():
+    found = {}
+    for path, schema in properties_of(HOST.schema):
+        limits = {name: value for name, value in schema.items() if name in LIMITS}
+        if limits and not path.startswith(OURS):
+            found[path] = limits
+    assert found == METAL3_LIMITS
+
+
+def test_required_fields_are_those_of_both_generations():
+    required = {
+        path: schema["required"] for path, schema in properties_of(HOST.schema)
+        if "required" in schema and ".raid" not in path
+    }  # fmt: skip
+    assert {path: fields for path, fields in required.items() if path.startswith(".spec")} == {
+        ".spec": ["online"],
+        ".spec.bmc": ["address", "credentialsName"],
+        ".spec.customDeploy": ["method"],
+        ".spec.image": ["url"],
+        ".spec.networkInterfaces[].switchPort": ["portID", "switchID"],
+    }
+    items = dict(properties_of(HOST.schema))
+    assert items[".spec.networkInterfaces"]["items"]["required"] == ["hostNetworkAttachment"]
+    assert items[".spec.taints"]["items"]["required"] == ["effect", "key"]
+    for kind in ("hardwareRAIDVolumes", "softwareRAIDVolumes"):
+        assert items[f".spec.raid.{kind}"]["items"]["required"] == ["level"]

@@ -34,7 +34,15 @@ ERROR_TYPES = (
 )
 STATUS_FIELDS = frozenset(
     (
-        *("boot", "conditions", "errorCount", "errorMessage", "errorType", "failures"),
+        *(
+            "appliedNetworkAttachmentConfigs",
+            "boot",
+            "conditions",
+            "errorCount",
+            "errorMessage",
+            "errorType",
+            "failures",
+        ),
         *("goodCredentials", "hardware", "hardwareProfile", "lastAttemptedImage", "lastUpdated"),
         *("operationHistory", "operationalStatus", "poweredOn", "problem", "progress"),
         *("provisioning", "provisioningFailCount", "reboot", "triedCredentials", "waiting"),
