@@ -96,10 +96,11 @@ def admit_create(
     now: datetime,
     *,
     validation: Validation = "Strict",
+    repeated: Sequence[str] = (),
     validators: Mapping[Kind, Validator],
 ) -> Admitted:
     """Return a new object as it will be stored. Raises 400 and 422."""
-    obj, warnings = _decode(resource, obj, validation)
+    obj, warnings = _decode(resource, obj, validation, repeated)
     meta = obj["metadata"]
     if meta.get("resourceVersion"):
         raise bad_request("resourceVersion should not be set on objects to be created")
@@ -123,11 +124,12 @@ def admit_update(
     *,
     subresource: Subresource = "",
     validation: Validation = "Strict",
+    repeated: Sequence[str] = (),
     validators: Mapping[Kind, Validator],
 ) -> Admitted:
     """Return the object as it will replace ``old``. Raises 400, 409 and 422."""
     _check_version(resource, obj, old)
-    obj, warnings = _decode(resource, obj, validation)
+    obj, warnings = _decode(resource, obj, validation, repeated)
     meta, old_meta = obj["metadata"], old["metadata"]
     if subresource == "status":
         return Admitted(_with_status(resource, obj, old, validators), warnings)
@@ -201,7 +203,9 @@ def _check_finalizers(resource: Resource, obj: Object, old: Object) -> None:
         raise invalid(resource.kind, old["metadata"]["name"], [error])
 
 
-def _decode(resource: Resource, obj: Object, validation: Validation) -> Admitted:
+def _decode(
+    resource: Resource, obj: Object, validation: Validation, repeated: Sequence[str]
+) -> Admitted:
     """Prune unknown fields, or refuse them, and fill in defaults."""
     parsed = parse_meta(obj.get("metadata", {}))
     name = obj["metadata"].get("name") or ""
@@ -218,9 +222,10 @@ def _decode(resource: Resource, obj: Object, validation: Validation) -> Admitted
         bare, pruned = resource.schema.prune(bare)
         unknown += pruned
         bare = resource.schema.default(bare)
-    if unknown and validation == "Strict":
-        raise strict_decoding(resource.kind, unknown)
-    warnings = [f'unknown field "{path}"' for path in unknown] if validation == "Warn" else []
+    faults = [*repeated, *(f'unknown field "{path}"' for path in unknown)]
+    if faults and validation == "Strict":
+        raise strict_decoding(resource.kind, faults)
+    warnings = faults if validation == "Warn" else []
     # The schema says nothing about metadata; what it made of it does not count.
     return Admitted({**bare, "metadata": parsed.meta}, warnings)
 

@@ -164,9 +164,9 @@ def invalid(kind: Kind, name: str, errors: Sequence[FieldError]) -> Failure:
     return Failure(422, "Invalid", f'{resource} "{name}" is invalid: {shown}', details)
 
 
-def strict_decoding(kind: Kind, unknown: Sequence[str]) -> Failure:
-    """400 for fields that are not in the schema, with fieldValidation=Strict."""
-    listed = ", ".join(f'unknown field "{path}"' for path in unknown)
+def strict_decoding(kind: Kind, faults: Sequence[str]) -> Failure:
+    """400 for fields that are unknown or repeated, with fieldValidation=Strict."""
+    listed = ", ".join(faults)
     return bad_request(
         f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
         f"strict decoding error: {listed}"

@@ -56,6 +56,8 @@ class WriteOptions(NamedTuple):
 
     dry_run: bool = False
     validation: Validation = "Strict"
+    repeated: tuple[str, ...] = ()
+    """What is to be said of fields that the body has more than once."""
 
 
 class DeleteOptions(NamedTuple):
@@ -116,6 +118,7 @@ class Objects:
                 obj,
                 self._now(),
                 validation=options.validation,
+                repeated=options.repeated,
                 validators=self._validators,
             ),
         )
@@ -280,6 +283,7 @@ class Objects:
             old,
             subresource=subresource,
             validation=options.validation,
+            repeated=options.repeated,
             validators=self._validators,
         )
         return self._advise(resource, old, admitted)

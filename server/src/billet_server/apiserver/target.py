@@ -1,6 +1,6 @@
 """URL paths and query strings of the resource API, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -93,15 +93,21 @@ def _number(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def parse_write_options(query: Mapping[str, str], default: Validation) -> WriteOptions:
-    """Parse ``dryRun`` and ``fieldValidation``. Raises a 422."""
-    dry_run = _dry_run(query.get("dryRun", ""))
-    validation = query.get("fieldValidation") or default
+def parse_write_options(
+    query: Mapping[str, str], default: Validation, name: str = "CreateOptions"
+) -> WriteOptions:
+    """Parse ``dryRun`` and ``fieldValidation``. Raises a 422 that calls them ``name``."""
+    dry_run, validation = query.get("dryRun", ""), query.get("fieldValidation") or default
+    errors = _dry_run_errors(dry_run)
     match validation:
+        case "Strict" | "Warn" | "Ignore" if not errors:
+            return WriteOptions(dry_run == "All", validation)
         case "Strict" | "Warn" | "Ignore":
-            return WriteOptions(dry_run, validation)
-    text = f'"{validation}": supported values: "Ignore", "Strict", "Warn"'
-    raise _bad_option("WriteOptions", FieldError("fieldValidation", "Unsupported value", text))
+            pass
+        case _:
+            text = f'"{validation}": supported values: "", "Ignore", "Strict", "Warn"'
+            errors.append(FieldError("fieldValidation", "Unsupported value", text))
+    raise _bad_options(name, errors)
 
 
 def parse_delete_options(query: Mapping[str, str], body: Object) -> DeleteOptions:
@@ -117,24 +123,27 @@ def parse_delete_options(query: Mapping[str, str], body: Object) -> DeleteOption
     if propagation not in ("Orphan", "Background", "Foreground"):
         text = f'"{propagation}": supported values: "Background", "Foreground", "Orphan"'
         error = FieldError("propagationPolicy", "Unsupported value", text)
-        raise _bad_option("DeleteOptions", error)
+        raise _bad_options("DeleteOptions", [error])
     conditions = body.get("preconditions") or {}
     if not isinstance(conditions, dict):
         raise bad_request("preconditions must be an object")
+    dry_run = str(listed[0])
+    if errors := _dry_run_errors(dry_run):
+        raise _bad_options("DeleteOptions", errors)
     return DeleteOptions(
-        _dry_run(str(listed[0])),
+        dry_run == "All",
         str(conditions.get("uid") or ""),
         str(conditions.get("resourceVersion") or ""),
         propagation,
     )
 
 
-def _dry_run(value: str) -> bool:
+def _dry_run_errors(value: str) -> list[FieldError]:
     if value in ("", "All"):
-        return value == "All"
-    text = f'"{value}": supported values: "All"'
-    raise _bad_option("WriteOptions", FieldError("dryRun", "Unsupported value", text))
+        return []
+    text = f'["{value}"]: supported values: "All"'
+    return [FieldError("dryRun", "Unsupported value", text)]
 
 
-def _bad_option(name: str, error: FieldError) -> Failure:
-    return invalid(CRD._replace(group="meta.k8s.io", kind=name), "", [error])
+def _bad_options(name: str, errors: Sequence[FieldError]) -> Failure:
+    return invalid(CRD._replace(group="meta.k8s.io", kind=name), "", errors)

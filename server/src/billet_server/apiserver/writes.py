@@ -15,11 +15,12 @@ from billet_server.apiserver.failure import (
     unsupported_media,
 )
 from billet_server.apiserver.lists import parse_scope, splice
-from billet_server.apiserver.objects import Objects, Written
+from billet_server.apiserver.objects import Objects, WriteOptions, Written
 from billet_server.apiserver.patch import PatchRefused, json_patch, merge, strategic_merge
 from billet_server.apiserver.protobuf import MEDIA_TYPE, parse_protobuf
 from billet_server.apiserver.reads import Reads
 from billet_server.apiserver.registry import Resource
+from billet_server.apiserver.repeated import repeated_fields
 from billet_server.apiserver.target import (
     Target,
     parse_delete_options,
@@ -30,8 +31,9 @@ from billet_server.apiserver.warning_headers import render_warnings
 from billet_server.errors import ApiError
 from billet_server.ports import Object
 
+_JSON_PATCH = "application/json-patch+json"
 PATCHES: Mapping[str, Callable[[Any, Any], Any]] = {
-    "application/json-patch+json": json_patch,
+    _JSON_PATCH: json_patch,
     "application/merge-patch+json": merge,
     "application/strategic-merge-patch+json": strategic_merge,
 }
@@ -52,7 +54,7 @@ class Writes:
         if resource.kind.namespaced and target.namespace is None:
             raise no_such_path()
         obj = await read_object(request)
-        options = parse_write_options(request.query, "Warn")
+        options = await _write_options(request, "CreateOptions")
         done = await self._objects.create(resource, target.namespace or "", obj, options)
         return self._written(request, resource, done)
 
@@ -66,7 +68,7 @@ class Writes:
             target.namespace or "",
             target.name,
             obj,
-            parse_write_options(request.query, "Warn"),
+            await _write_options(request, "UpdateOptions"),
             subresource=_subresource(target),
         )
         return self._written(request, resource, done)
@@ -93,7 +95,7 @@ class Writes:
             target.namespace or "",
             target.name,
             patched,
-            parse_write_options(request.query, "Warn"),
+            await _write_options(request, "PatchOptions"),
             subresource=_subresource(target),
         )
         return self._written(request, resource, done)
@@ -168,6 +170,17 @@ def _choose_patch(media: str, resource: Resource) -> Callable[[Any, Any], Any]:
             + ", ".join(accepted)
         )
     return PATCHES[media]
+
+
+async def _write_options(request: web.Request, name: str) -> WriteOptions:
+    """Return what the query says, and what is to be said of repeated fields of the body."""
+    options = parse_write_options(request.query, "Warn", name)
+    if options.validation == "Ignore" or request.content_type == MEDIA_TYPE:
+        return options
+    is_list = request.content_type == _JSON_PATCH
+    prefix = "json patch duplicate" if is_list else "duplicate"
+    paths = repeated_fields(await _read(request))
+    return options._replace(repeated=tuple(f'{prefix} field "{path}"' for path in paths))
 
 
 async def _read(request: web.Request) -> bytes:
