@@ -307,7 +307,7 @@ LIMITS = frozenset(
     ("enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
      "nullable", "default")
 )  # fmt: skip
-OURS = (".status.boot", ".status.problem", ".status.progress", ".status.waiting")
+OURS = tuple(f".status.{part}." for part in ("boot", "problem", "progress", "reboot", "waiting"))
 
 
 def test_values_are_restricted_as_by_metal3_and_no_further():

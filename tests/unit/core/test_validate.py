@@ -236,13 +236,14 @@ def test_bmc_address_changes_only_while_registering_or_detached(state, more, all
     assert found(new, old) == ([] if allowed else [("spec.bmc.address", FORBIDDEN)])
 
 
-def test_the_detached_annotation_lets_the_address_change():
-    old = host(
-        status={"provisioning": {"state": "provisioned"}},
-        annotations={"baremetalhost.metal3.io/detached": ""},
-    )
+@pytest.mark.parametrize("detached", [False, True])
+def test_the_detached_annotation_lets_the_address_change_once_it_is_followed(detached):
+    status = {"provisioning": {"state": "provisioning"}}
+    if detached:
+        status["operationalStatus"] = "detached"
+    old = host(status=status, annotations={"baremetalhost.metal3.io/detached": ""})
     new = {**old, "spec": old["spec"] | {"bmc": bmc("ipmi://172.22.0.9")}}
-    assert found(new, old) == []
+    assert found(new, old) == ([] if detached else [("spec.bmc.address", FORBIDDEN)])
 
 
 def test_an_update_is_not_blamed_for_what_it_leaves_alone():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from billet_server.core.annotations import DETACHED
-from billet_server.core.validation.faults import FORBIDDEN, Fault, Json, annotations_of, part, text
+from billet_server.core.validation.faults import FORBIDDEN, Fault, Json, part, text
 
 # As Metal3: the address may change while registering, and while the host is detached.
 _ADDRESS_MAY_CHANGE = ("", "unmanaged", "registering")
@@ -32,10 +32,11 @@ def change_faults(new: Json, old: Json) -> Iterator[Fault]:
     old_address = text(part(old_spec, "bmc"), "address")
     if not old_address or address == old_address:
         return
+    # The annotation alone does not do: a host that is being worked on is detached later.
     is_detached = part(old, "status").get("operationalStatus") == "detached"
-    if state not in _ADDRESS_MAY_CHANGE and not is_detached and DETACHED not in annotations_of(old):
+    if state not in _ADDRESS_MAY_CHANGE and not is_detached:
         rule = (
-            f"may not change while the host is {state}; only while it is registering, "
-            f"or detached (annotation {DETACHED})"
+            f"may not change while the host is {state}; only while it is registering, or "
+            f"status.operationalStatus is detached (annotation {DETACHED})"
         )
         yield Fault("spec.bmc.address", FORBIDDEN, rule)
