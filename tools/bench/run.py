@@ -23,12 +23,19 @@ from rich.table import Table
 
 from billet_agent.image.fetch import Fetch
 from billet_server.apiserver.store import Halves, Key, Put, Store
+from billet_server.core.capacity import Claim, Operation, claim_of, claim_of_object
 from billet_server.core.host import parse_host, render_status, status_patch
 from billet_server.core.machine import step
 from billet_server.core.seen import Rules, SecretSeen, Seen
+from billet_server.core.terms import HostKey
+from billet_server.engine.clock import SystemClock
+from billet_server.engine.limits import Limits
+from billet_server.telemetry.prometheus import PrometheusMetrics
 
 PUTS = 2000
 STEPS = 5000
+HOSTS = 10_000
+SCRAPES = 200
 FETCH_BYTES = 512 << 20
 _BODY = json.dumps({"kind": "BareMetalHost", "padding": "x" * 1500}).encode()
 
@@ -97,6 +104,63 @@ def idle_passes() -> Figure:
             status_patch(host["status"], render_status(decision.status))
 
     return Figure("decisions for a resting host", rate(STEPS, decide), baseline, "/s", "json.loads")
+
+
+def passes_with_limits() -> Figure:
+    """Decisions for hosts in a queue of 10,000 against the same decisions without limits."""
+    host = _resting_host()
+    host["spec"] |= {"online": True, "image": {"url": "http://192.0.2.1/a", "checksum": "0" * 32}}
+    rules = Rules(max_provisioning=20)
+    clock = SystemClock()
+    limits = Limits(rules, clock, lambda _: None)
+    keys = [HostKey("n", f"node{number:05}") for number in range(HOSTS)]
+    for number, key in enumerate(keys):
+        since = f"2026-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}Z"
+        limits.observe(key, Claim(Operation.PROVISION, held=number < 20, since=since))
+    seen = Seen(secrets.token_hex(16), datetime(2026, 1, 1, tzinfo=UTC), SecretSeen("1"))
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def plain() -> None:
+        for _ in range(STEPS):
+            step(parse_host(host), seen, now, rules)
+
+    def limited() -> None:
+        for number in range(STEPS):
+            key = keys[20 + number % (HOSTS - 20)]
+            decision = step(parse_host(host), seen._replace(seats=limits.seats(key)), now, rules)
+            limits.reserve(key, claim_of(decision.status))
+            limits.observe(key, claim_of_object(host))
+            limits.observe(key, Claim(Operation.PROVISION, held=False, since="2026-01-01"))
+            limits.end_reservation(key)
+
+    name = f"decisions in a queue of {HOSTS:,}"
+    return Figure(name, rate(STEPS, limited), rate(STEPS, plain), "/s", "without limits")
+
+
+def scrapes() -> Figure:
+    """Scraping the metrics of 10,000 hosts against scraping those of one."""
+
+    def filled(hosts: int) -> PrometheusMetrics:
+        metrics = PrometheusMetrics()
+        for number in range(hosts):
+            metrics.add("metal3_reconcile_total", "n", f"node{number}")
+            metrics.set("billet_hosts", number, "ready")
+            for name in ("register", "inspect", "provision", "deprovision"):
+                metrics.observe(
+                    f"metal3_operation_{name}_duration_seconds", number, "n", f"node{number}"
+                )
+        return metrics
+
+    def scrape(metrics: PrometheusMetrics) -> Callable[[], None]:
+        def work() -> None:
+            for _ in range(SCRAPES):
+                metrics.render()
+
+        return work
+
+    baseline = rate(SCRAPES, scrape(filled(1)))
+    value = rate(SCRAPES, scrape(filled(HOSTS)))
+    return Figure(f"scrapes of {HOSTS:,} hosts", value, baseline, "/s", "one host")
 
 
 def _resting_host() -> dict[str, Any]:
@@ -200,7 +264,13 @@ def _web_server(block: bytes, count: int) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
-        figures = [durable_puts(Path(folder)), idle_passes(), image_fetch()]
+        figures = [
+            durable_puts(Path(folder)),
+            idle_passes(),
+            passes_with_limits(),
+            scrapes(),
+            image_fetch(),
+        ]
     table = Table("what", "figure", "baseline", "ratio", "baseline is")
     for figure in figures:
         table.add_row(
