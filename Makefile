@@ -1,12 +1,13 @@
 # Everything sets itself up. `make demo` first; then `make check` and `make test`.
 FIRMWARE ?= bios
 BMC ?= ipmi
+KUBECONFIG ?=
 BIN := build/venv/bin
 
-.PHONY: help setup check test demo ramdisk image bench clean
+.PHONY: help setup check test test-cluster demo ramdisk image bench clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: ## Debian packages and Python packages (build/venv)
 	@tools/setup
@@ -17,6 +18,10 @@ check: ## format, lint, types, import contracts, unit tests: under a minute
 
 test: setup ## everything: check, contract, system, disk and VM tests, both roads of the demo
 	@tools/run-tests all
+
+test-cluster: ## contract suite and lifecycle scenarios on the cluster of KUBECONFIG=FILE
+	@tools/setup --venv
+	@tools/run-tests cluster "$(KUBECONFIG)"
 
 ramdisk: setup ## build/ramdisk: kernel and initramfs with the agent
 	@ramdisk/build

@@ -52,6 +52,7 @@ from billet_wire import (
     decode_server,
     encode,
 )
+from clusters import new_namespace
 from contract.bmc_worlds import PASSWORD, Simulator
 
 BILLET = Path(sys.executable).with_name("billet")
@@ -71,8 +72,9 @@ def free_port() -> int:
 class Server:
     """`billet up`, its files and its life."""
 
-    def __init__(self, folder, kubeconfig=None, *, address="127.0.0.1", options=()):
+    def __init__(self, folder, kubeconfig=None, *, namespaces=(), address="127.0.0.1", options=()):
         self.folder, self._foreign = folder, kubeconfig
+        self._namespaces = tuple(namespaces)
         self.address, self.options = address, options
         self.state, self.log = folder / "state", folder / "server.log"
         self.http_port, self.agent_port, self._api_port = free_port(), free_port(), free_port()
@@ -108,6 +110,7 @@ class Server:
             *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "4"),
             *("--bmc-timeout", "1.5", "--hand-over-timeout", "5"),
             *("--ramdisk-dir", self.ramdisk),
+            *(word for name in self._namespaces for word in ("--namespace", name)),
             *self.options,
         ]
         with (self.folder / "server.out").open("wb") as out, self.log.open("ab") as log:
@@ -158,12 +161,12 @@ class Server:
             self.process.wait(10)
 
 
-def inventory(mac):
+def inventory(mac, ram_mebibytes):
     """What the scripted agent finds on its machine."""
     return InspectResult(
         hostname="node01",
         cpu=CpuReport("x86_64", "QEMU Virtual CPU", 2000.4, ("sse", "avx"), 2),
-        ram_mebibytes=4096,
+        ram_mebibytes=ram_mebibytes,
         disks=(DiskReport("/dev/vda", 8 << 30, False, "HDD"),),
         nics=(NicReport("eth0", mac, "virtio", "172.22.0.100", 10000, True),),
         system_vendor=VendorReport("QEMU", "Lab", "1"),
@@ -287,6 +290,7 @@ class Machine:
     server: Server
     mac: str = ""
     disk: str = "empty"
+    ram_mebibytes: int = 4096
     booted: list = field(default_factory=list)
     scripts: list = field(default_factory=list)
     agents: list = field(default_factory=list)
@@ -425,7 +429,9 @@ class Machine:
             return JobReport(job.id, kind, "failed", problem=problem)
         match job.params:
             case Inspect():
-                return JobReport(job.id, kind, "succeeded", inspect=inventory(self.mac))
+                return JobReport(
+                    job.id, kind, "succeeded", inspect=inventory(self.mac, self.ram_mebibytes)
+                )
             case Clean():
                 self.disk = "empty"
                 return JobReport(job.id, kind, "succeeded", clean=CleanResult(("/dev/vda",)))
@@ -471,8 +477,12 @@ class World:
         self.tasks.append(self._group.create_task(machine.run(), name=f"machine-{machine.mac}"))
         return machine
 
+    @staticmethod
+    def render(objects):
+        return yaml.safe_dump_all(objects)
+
     async def apply(self, *objects):
-        return await self.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+        return await self.kubectl.run("apply", "-f", "-", stdin=self.render(objects))
 
     def manifests(self, machine, name="metal3-node01", *, password=PASSWORD, **spec):
         """Return the seed article's Secret and BareMetalHost."""
@@ -512,6 +522,26 @@ class World:
             name,
         )
 
+    async def patch_status(self, status, name="metal3-node01"):
+        """Write status as another controller would."""
+        patch = ("patch", "--subresource=status", "--type=merge", "-p")
+        await self.kubectl.run(*patch, json.dumps({"status": status}), f"baremetalhost/{name}")
+
+    def forget(self, name):
+        """Begin anew with what was seen of a host: another of its name is made."""
+        self.states.pop(name)
+        self.latest.pop(name)
+        self._generations.pop(name, None)
+
+    @staticmethod
+    async def rest(seconds):
+        """Give the server time to do what it must not do; it reads the power every 2 s."""
+        await asyncio.sleep(seconds)
+
+    async def annotate(self, *words, name="metal3-node01"):
+        """`kubectl annotate`: KEY=VALUE sets, KEY- removes."""
+        await self.kubectl.run("annotate", "--overwrite", "baremetalhost", name, *words)
+
     async def host(self, name="metal3-node01"):
         return await self.kubectl.json("get", "baremetalhost", name)
 
@@ -520,6 +550,7 @@ class World:
         while True:
             async with contextlib.aclosing(self.kubectl.watch("baremetalhosts")) as hosts:
                 async for host in hosts:
+                    assert host["kind"] == "BareMetalHost", host
                     name = host["metadata"]["name"]
                     self.latest[name] = host
                     states = self.states.setdefault(name, [])
@@ -605,7 +636,8 @@ class World:
     async def clear(self):
         """Take every object away without the machines' help."""
         with contextlib.suppress(KubectlError):
-            names = (await self.kubectl.run("get", "baremetalhosts", "-o", "name")).split()
+            kinds = "baremetalhosts,hardwaredata"
+            names = (await self.kubectl.run("get", kinds, "-o", "name")).split()
             if names:
                 await self.kubectl.run("delete", *names, "--wait=false")
                 for name in names:
@@ -626,9 +658,9 @@ def state_of(host):
 
 
 @contextlib.asynccontextmanager
-async def world(server):
-    """Return a user with an empty namespace."""
-    namespace = f"metal3-{secrets.token_hex(4)}"
+async def world(server, namespace=""):
+    """Return a user with a namespace of its own, which goes with the user."""
+    namespace = namespace or new_namespace()
     async with asyncio.TaskGroup() as group:
         made = World(server, namespace, group)
         await made.kubectl.run("create", "namespace", namespace)
@@ -637,5 +669,7 @@ async def world(server):
             yield made
         finally:
             await made.clear()
+            with contextlib.suppress(KubectlError):
+                await made.kubectl.run("delete", "namespace", namespace, "--wait=false")
             for task in made.tasks:
                 task.cancel()

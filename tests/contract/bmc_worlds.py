@@ -36,8 +36,8 @@ PACE = Pace(
 class Simulator:
     """``python -m billet_lab.bmc``, its port and its switches."""
 
-    def __init__(self, kind, *options):
-        environment = {**os.environ, "BMC_PASSWORD": PASSWORD}
+    def __init__(self, kind, *options, password=PASSWORD):
+        environment = {**os.environ, "BMC_PASSWORD": password}
         command = [sys.executable, "-m", "billet_lab.bmc", kind, *options]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -1,25 +1,28 @@
 """Fixtures of the contract suites: each port's twin and its real counterparts."""
 
-import os
-import uuid
+import contextlib
 
 import pytest
 
-from billet_server.ports import NAMESPACE
-from contract.kube_worlds import EmbeddedWorld, GenuineServer, GenuineWorld, MemoryWorld
+from billet_server import errors
+from billet_server.ports import BARE_METAL_HOST, CONFIG_MAP, NAMESPACE
+from clusters import find_cluster, new_namespace
+from contract.kube_worlds import EmbeddedWorld, GenuineWorld, MemoryWorld
+from contract.wire import HTTP_WORLDS, Wire
 
 
 @pytest.fixture(scope="session")
-def genuine_server():
-    program = os.environ.get("BILLET_TEST_KUBEAPI")
-    if not program:
-        pytest.skip("skipped: no cluster")
-    server = GenuineServer(program)
-    yield server
-    server.remove()
+def cluster():
+    """The cluster that the environment names, with Billet's definitions."""
+    found = find_cluster()
+    found.open()
+    try:
+        yield found
+    finally:
+        found.close()
 
 
-@pytest.fixture(params=["memory", "embedded", pytest.param("genuine", marks=pytest.mark.cluster)])
+@pytest.fixture(params=["memory", *HTTP_WORLDS])
 async def world(request, tmp_path):
     if request.param == "memory":
         made = MemoryWorld()
@@ -27,9 +30,7 @@ async def world(request, tmp_path):
         made = EmbeddedWorld(tmp_path)
         await made.open()
     else:
-        server = request.getfixturevalue("genuine_server")
-        await server.prepare()
-        made = GenuineWorld(server)
+        made = GenuineWorld(request.getfixturevalue("cluster"))
     yield made
     await made.close()
 
@@ -40,7 +41,32 @@ def api(world):
 
 
 @pytest.fixture
+async def wire(world, namespace):
+    """An HTTP client for the world's API."""
+    made = Wire(world.kubeconfig, namespace)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
 async def namespace(world):
-    name = f"t-{uuid.uuid4().hex[:10]}"
+    """A namespace; it goes with all that the test left in it, also what has finalizers."""
+    name = new_namespace()
     await world.api.create(NAMESPACE, {"metadata": {"name": name}})
-    return name
+    yield name
+    if world.name == "genuine":
+        await empty(world.api, name)
+
+
+async def empty(api, prefix):
+    """Delete the namespaces of a test."""
+    for found in (await api.list(NAMESPACE)).items:
+        if not (name := found["metadata"]["name"]).startswith(prefix):
+            continue
+        for kind in (BARE_METAL_HOST, CONFIG_MAP):
+            for obj in (await api.list(kind, name)).items:
+                if obj["metadata"].get("finalizers"):
+                    patch = {"metadata": {"finalizers": None}}
+                    await api.patch(kind, name, obj["metadata"]["name"], patch)
+        with contextlib.suppress(errors.NotFound):
+            await api.delete(NAMESPACE, "", name)

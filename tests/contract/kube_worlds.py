@@ -5,20 +5,15 @@ harder tests need; everything else goes through the port.
 """
 
 import asyncio
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
-
-import yaml
 
 from billet_server.apiserver import ApiServer
 from billet_server.kube.client import LightKube
 from billet_server.kube.config import build_client, read_config
 from billet_server.memory.kube import MemoryKube
-from billet_server.ports import CRD, KubeApi
+from billet_server.ports import KubeApi
+from clusters import Cluster, GenuineServer
 
-CRDS = Path(__file__).parents[2] / "crds"
 PAGE_OBJECTS = 5  # every longer list goes through several pages
 
 
@@ -59,7 +54,8 @@ class EmbeddedWorld:
 
     async def open(self) -> None:
         await self.start()
-        self.api: KubeApi = connect(self._server.kubeconfig_path)
+        self.kubeconfig = self._server.kubeconfig_path
+        self.api: KubeApi = connect(self.kubeconfig)
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -72,83 +68,41 @@ class EmbeddedWorld:
     async def expire(self) -> None:
         await self._server.compact()
 
+    forget_pages = expire
+
     async def close(self) -> None:
         await self.api.close()
         await self._server.stop()
 
 
-class GenuineServer:
-    """The API server of BILLET_TEST_KUBEAPI in a folder of its own, for a whole test session."""
-
-    def __init__(self, program: str) -> None:
-        self._program = program
-        self._folder = Path(tempfile.mkdtemp(prefix="billet-kubeapi-"))
-        self._prepared = False
-
-    @property
-    def kubeconfig(self) -> Path:
-        return self._folder / "state" / "kubeconfig"
-
-    def stop(self) -> None:
-        self._run("stop")
-
-    def start(self) -> None:
-        self._run("start")
-
-    def remove(self) -> None:
-        self._run("stop")
-        shutil.rmtree(self._folder)
-
-    def _run(self, verb: str) -> None:
-        subprocess.run(
-            [self._program, verb, self._folder / "state"],
-            check=True,
-            timeout=90,
-            stdout=subprocess.DEVNULL,
-        )
-
-    async def prepare(self) -> None:
-        """Start it with Billet's CRDs; once."""
-        if self._prepared:
-            return
-        self._prepared = True
-        await asyncio.to_thread(self.start)
-        api = connect(self.kubeconfig)
-        for path in CRDS.glob("*.yaml"):
-            crd = await api.create(CRD, yaml.safe_load(path.read_text()))
-            await established(api, crd["metadata"]["name"])
-        await api.close()
-
-
-async def established(api: KubeApi, name: str) -> None:
-    """Wait until a CustomResourceDefinition is served."""
-    for _ in range(100):
-        conditions = (await api.get(CRD, "", name)).get("status", {}).get("conditions")
-        held = {one["type"] for one in conditions or () if one["status"] == "True"}
-        if "Established" in held:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{name} is not served")
-
-
 class GenuineWorld:
     name = "genuine"
 
-    def __init__(self, server: GenuineServer) -> None:
-        self._server = server
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._stopped = False
-        self.api: KubeApi = connect(server.kubeconfig)
+        self.kubeconfig = cluster.kubeconfig
+        self.api: KubeApi = connect(cluster.kubeconfig)
 
     async def stop(self) -> None:
+        assert isinstance(self._cluster, GenuineServer), "mark the test own_api: this is not ours"
         self._stopped = True
-        await asyncio.to_thread(self._server.stop)
+        await asyncio.to_thread(self._cluster.stop)
 
     async def start(self) -> None:
-        await asyncio.to_thread(self._server.start)
+        await asyncio.to_thread(self._cluster.start)
         self._stopped = False
 
     async def expire(self) -> None:
         """A restart empties the server's watch history."""
+        await self.stop()
+        await self.start()
+
+    async def forget_pages(self) -> None:
+        """Only etcd's compaction ends what pages are read from."""
+        await self.stop()
+        await asyncio.to_thread(self._cluster.start, "--etcd-compaction-interval=1s")
+        await asyncio.sleep(3)
         await self.stop()
         await self.start()
 

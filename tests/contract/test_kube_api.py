@@ -523,6 +523,7 @@ async def test_a_watch_waits_for_changes_of_its_namespace_only(api, namespace):
     assert names == ["theirs", "mine"]
 
 
+@pytest.mark.own_api
 async def test_a_watch_from_too_long_ago_is_gone(world, namespace):
     version = await version_now(world.api, CONFIG_MAP, namespace)
     for name in ("a", "b", "c"):
@@ -589,6 +590,7 @@ async def test_list_then_watch_has_no_gap(api, namespace, seed):
 # --- unavailable ---------------------------------------------------------------------------
 
 
+@pytest.mark.own_api
 async def test_the_api_stopped_and_started_again(world, namespace):
     api = world.api
     made = await api.create(CONFIG_MAP, config_map(namespace))
@@ -618,6 +620,7 @@ async def test_the_api_stopped_and_started_again(world, namespace):
 # --- the informer on each API --------------------------------------------------------------
 
 
+@pytest.mark.own_api
 async def test_an_informer_follows_through_stop_start_and_lost_history(world, namespace):
     api = world.api
     seen = []

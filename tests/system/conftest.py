@@ -1,10 +1,13 @@
-"""Fixtures of the whole-server tests: one server for each file, a pool of simulated BMCs."""
+"""Fixtures of the whole-server tests: a server for each file, one for all scenarios of an API."""
 
 import contextlib
 
 import pytest
+import pytest_asyncio
 
+from clusters import find_cluster, own_cluster
 from contract.bmc_worlds import Simulator
+from scenarios import Stage, chosen, is_scenario
 from server_rig import Machine, Server, world
 
 
@@ -18,6 +21,53 @@ def billet(tmp_path_factory):
         status = server.stop()
     assert status == 0, server.text()
     assert "Traceback" not in server.text()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The cluster that the environment names."""
+    with opened(find_cluster()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def own_api():
+    """A genuine Kubernetes API server to stop and start at will."""
+    with opened(own_cluster()) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def opened(found):
+    found.open()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def pytest_collection_modifyitems(items):
+    """Scenarios come first, API by API: while they play, their loop must not stand still."""
+    apis = ["embedded", "cluster"]
+    items.sort(
+        key=lambda item: apis.index(item.callspec.params["stage"]) if is_scenario(item) else 2
+    )
+
+
+@pytest_asyncio.fixture(
+    scope="session",
+    loop_scope="session",
+    params=["embedded", pytest.param("cluster", marks=pytest.mark.cluster)],
+)
+async def stage(request, tmp_path_factory, simulators):
+    """The scenarios of all files, at play on one API."""
+    found = request.getfixturevalue("cluster") if request.param == "cluster" else None
+    made = Stage(tmp_path_factory.mktemp("stage"), found, simulators, chosen(request))
+    try:
+        await made.open()
+        yield made
+    finally:
+        await made.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,14 @@ import pytest
 from billet_agent.settings import read_cmdline
 from billet_server.core.problems import CATALOGUE
 from contract.bmc_worlds import PASSWORD
+from scenarios import scenario
 from server_rig import IMAGE, IMAGE_2, USER_DATA, Agent, eventually, problem, secret
 
 NAME = "metal3-node01"
 
 
-@pytest.fixture
-async def box(user, machine):
-    """A machine whose host is ready."""
+async def ready(user, machine):
+    """Return a machine whose host is ready."""
     box = machine()
     await user.register(box)
     await user.until_state("ready")
@@ -39,8 +39,10 @@ IMAGE_PROBLEMS = [
 ]
 
 
-async def test_image_problems(user, box):
+@scenario
+async def test_image_problems(user, machine):
     """Each is told on the object and in an Event; an edit goes on at once, on the same agent."""
+    box = await ready(user, machine)
     await user.apply(secret(f"{NAME}-user-data", userData=USER_DATA))
     for number, (problem_id, message) in enumerate(IMAGE_PROBLEMS):
         advice = f"what to do about {problem_id}"
@@ -69,7 +71,9 @@ async def test_image_problems(user, box):
     assert len({agent for agent, _ in box.jobs("deploy")}) == 1
 
 
-async def test_problem_that_time_heals(user, box):
+@scenario
+async def test_problem_that_time_heals(user, machine):
+    box = await ready(user, machine)
     box.problems["deploy"] = [problem("image-fetch", f"{IMAGE} answered 503")] * 2
     await user.provision()
     host = await user.until_problem("image-fetch")
@@ -81,6 +85,7 @@ async def test_problem_that_time_heals(user, box):
     assert "ProvisioningError" in described
 
 
+@scenario
 async def test_problem_in_inspection_and_cleaning(user, machine):
     box = machine()
     failed = problem("agent-internal", "the inspect job failed")
@@ -98,7 +103,9 @@ async def test_problem_in_inspection_and_cleaning(user, machine):
     assert box.disk == "empty"
 
 
-async def test_user_data_secret_missing_then_there(user, box):
+@scenario
+async def test_user_data_secret_missing_then_there(user, machine):
+    box = await ready(user, machine)
     await user.provision(userData={"name": "nowhere", "namespace": user.namespace})
     host = await user.until_problem("user-data-missing")
     assert "spec.userData" in host["status"]["errorMessage"]
@@ -109,9 +116,11 @@ async def test_user_data_secret_missing_then_there(user, box):
     await user.until_state("provisioned")
 
 
+@scenario
 @pytest.mark.parametrize("cut", ["power", "silence"])
-async def test_agent_dies_half_way(user, box, cut):
+async def test_agent_dies_half_way(user, machine, cut):
     """A power cut during the write: booted again, written again, and never booted half."""
+    box = await ready(user, machine)
     box.hold("deploy")
     await user.provision()
     await eventually(lambda: box.jobs("deploy") and box.disk == "half")
@@ -127,7 +136,9 @@ async def test_agent_dies_half_way(user, box, cut):
     await eventually(lambda: box.booted == [IMAGE])
 
 
-async def test_image_changed_in_mid_provisioning(user, box):
+@scenario
+async def test_image_changed_in_mid_provisioning(user, machine):
+    box = await ready(user, machine)
     box.hold("deploy")
     await user.provision()
     await eventually(lambda: box.jobs("deploy"))
@@ -140,7 +151,9 @@ async def test_image_changed_in_mid_provisioning(user, box):
     await eventually(lambda: box.booted == [IMAGE_2])
 
 
-async def test_image_removed_in_mid_provisioning(user, box):
+@scenario
+async def test_image_removed_in_mid_provisioning(user, machine):
+    box = await ready(user, machine)
     box.hold("deploy")
     await user.provision()
     await eventually(lambda: box.jobs("deploy"))
@@ -154,7 +167,9 @@ async def test_image_removed_in_mid_provisioning(user, box):
     assert "image" not in host["status"]["provisioning"]
 
 
-async def test_host_deleted_in_mid_provisioning(user, box):
+@scenario
+async def test_host_deleted_in_mid_provisioning(user, machine):
+    box = await ready(user, machine)
     box.hold("deploy")
     await user.provision()
     await eventually(lambda: box.jobs("deploy"))
@@ -165,7 +180,9 @@ async def test_host_deleted_in_mid_provisioning(user, box):
     assert not box.show()["powered_on"]
 
 
-async def test_image_changed_on_a_running_host(user, box):
+@scenario
+async def test_image_changed_on_a_running_host(user, machine):
+    box = await ready(user, machine)
     await user.provision()
     await user.until_state("provisioned")
     await user.patch({"image": {"url": IMAGE_2, "checksum": f"{IMAGE_2}.md5sum"}})
@@ -177,6 +194,7 @@ async def test_image_changed_on_a_running_host(user, box):
     assert len(box.jobs("clean")) == 1
 
 
+@scenario
 async def test_a_stolen_token_is_refused(user, machine):
     box = machine()
     gate = box.hold("inspect")
@@ -200,8 +218,9 @@ async def test_a_stolen_token_is_refused(user, machine):
     running.cancel()
 
 
+@scenario
 async def test_a_token_for_another_machine_is_refused(user, machine):
-    box, other = machine(), machine("ipmi", 2)
+    box, other = machine(), machine()
     box.hold("post")
     await user.register(box)
     box.release("post")
@@ -222,7 +241,8 @@ async def test_a_token_for_another_machine_is_refused(user, machine):
     await user.until_state("ready")
 
 
-async def test_unknown_machines_boot_from_their_disk(user):
+@scenario
+async def test_unknown_machines_boot_from_their_disk(user, machine):
     async with aiohttp.ClientSession(user.server.url) as http:
         async with http.get("/boot/script", params={"mac": "52:54:00:ff:ff:ff"}) as answer:
             script = await answer.text()
@@ -233,8 +253,10 @@ async def test_unknown_machines_boot_from_their_disk(user):
     assert "kernel " not in refused
 
 
-async def test_secrets_stay_secret(user, box):
+@scenario
+async def test_secrets_stay_secret(user, machine):
     """No BMC password, user data or token in log, Events or object."""
+    box = await ready(user, machine)
     gate = box.hold("deploy")
     await user.provision()
     await eventually(lambda: box.jobs("deploy"))

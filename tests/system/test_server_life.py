@@ -1,15 +1,12 @@
 """A host's whole life, driven and judged by kubectl: the seed article's flow, word for word."""
 
 import asyncio
-import os
-import subprocess
 
 import pytest
 
 from billet_wire import Deploy
-from contract.bmc_worlds import PASSWORD
-from contract.kube_worlds import CRDS, GenuineServer
-from server_rig import IMAGE, USER_DATA, Machine, Server, eventually, world
+from scenarios import scenario
+from server_rig import IMAGE, USER_DATA, eventually
 
 COLUMNS = [
     "NAME", "STATUS", "PROVISIONING STATUS", "CONSUMER", "BMC", "HARDWARE PROFILE", "ONLINE",
@@ -18,8 +15,11 @@ COLUMNS = [
 NAME = "metal3-node01"
 
 
-async def live(user, machine):
+@scenario
+@pytest.mark.parametrize("kind", ["ipmi", "redfish"])
+async def test_whole_life(user, machine, kind):
     """From the manifests to the deleted object."""
+    machine = machine(kind)
     gate = machine.hold("inspect")
     await user.register(machine)
     await user.until_state("inspecting")
@@ -74,99 +74,10 @@ async def live(user, machine):
         "registering", "inspecting", "preparing", "ready", "provisioning", "provisioned",
         "deprovisioning", "ready", "powering off before delete", "deleting",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["ipmi", "redfish"])
-async def test_whole_life(user, machine, kind):
-    await live(user, machine(kind))
     events = await user.events("Normal")
     for reason in ("Registered", "InspectionComplete", "ImageWritten", "ProvisioningComplete"):
         assert any(event.startswith(f"{reason}:") for event in events), events
     assert await user.events("Warning") == []
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A genuine Kubernetes API server with the published definitions."""
-    program = os.environ.get("BILLET_TEST_KUBEAPI")
-    if not program:
-        pytest.skip("skipped: no cluster")
-    server = GenuineServer(program)
-    try:
-        server.start()
-        kubectl = ["kubectl", f"--kubeconfig={server.kubeconfig}"]
-        subprocess.run(
-            [*kubectl, "apply", "--server-side", "-f", CRDS],
-            check=True, timeout=60, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        subprocess.run(
-            [*kubectl, "wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"],
-            check=True, timeout=60, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-async def tenant(cluster, simulators, tmp_path):
-    """A user of the genuine cluster, whose server is an ordinary controller there."""
-    server = Server(tmp_path, cluster.kubeconfig)
-    try:
-        server.start()
-        async with world(server) as user:
-            yield user
-    finally:
-        status = server.stop()
-    assert status == 0, server.text()
-    assert "Traceback" not in server.text()
-    assert PASSWORD not in server.text()
-
-
-@pytest.mark.cluster
-async def test_whole_life_on_a_genuine_cluster(tenant, simulators):
-    await live(tenant, tenant.plug_in(Machine(simulators("ipmi"), "ipmi", tenant.server)))
-
-
-@pytest.mark.cluster
-async def test_what_a_cluster_lets_in(tenant, simulators):
-    """Without our admission checks, bad fields become problems on the object."""
-    box = tenant.plug_in(Machine(simulators("ipmi"), "ipmi", tenant.server))
-    credentials, host = tenant.manifests(box)
-    host["spec"]["bmc"]["address"] = "ipmy://127.0.0.1:6230"
-    await tenant.apply(credentials, host)
-    found = await tenant.until_problem("bmc-address")
-    assert "unknown BMC scheme ipmy://" in found["status"]["errorMessage"]
-    await tenant.until_event("bmc-address")
-    await tenant.patch({"bmc": {"address": box.address}})
-    await tenant.until_state("ready")
-    await tenant.patch({"online": True, "image": {"url": "file:///etc/passwd", "checksum": "0"}})
-    found = await tenant.until_problem("image-unsupported")
-    assert "file:///etc/passwd" in found["status"]["errorMessage"]
-    await tenant.patch({"image": {"url": IMAGE, "checksum": None}})
-    await tenant.until_problem("image-missing-checksum")
-    assert box.jobs("deploy") == []
-    await tenant.patch({"image": {"url": IMAGE, "checksum": f"{IMAGE}.md5sum"}})
-    await tenant.until_state("provisioned")
-    await eventually(lambda: box.booted == [IMAGE])
-
-
-@pytest.mark.cluster
-async def test_api_stopped_and_started_again(tenant, simulators, cluster):
-    """The machine works on while the cluster is away; the server goes on when it is back."""
-    box = tenant.plug_in(Machine(simulators("redfish"), "redfish", tenant.server))
-    await tenant.register(box)
-    await tenant.until_state("ready")
-    gate = box.hold("deploy")
-    await tenant.provision()
-    await eventually(lambda: box.jobs("deploy"))
-    await asyncio.to_thread(cluster.stop)
-    gate.set()
-    await eventually(lambda: box.disk == IMAGE)
-    await asyncio.to_thread(cluster.start)
-    await tenant.until_state("provisioned")
-    assert len(box.jobs("deploy")) == 1
-    await eventually(lambda: box.booted == [IMAGE])
 
 
 async def test_server_stopped_and_started_again(user, machine, billet):
