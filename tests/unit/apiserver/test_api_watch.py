@@ -114,6 +114,23 @@ async def test_a_version_that_is_gone_is_an_error_event(client, make_config_map)
             assert await following() is None
 
 
+async def test_a_version_that_is_committed_and_not_yet_announced(client, make_config_map):
+    """A list may be of such a version; who watches from there must not be told to list again."""
+    await client.make(client.config_maps, make_config_map())
+    store = client.server._store
+    version = store.version
+    store.version -= 1  # the writer has committed and is at its next line
+    try:
+        listed = await client.get(client.config_maps)
+        assert listed.json["metadata"]["resourceVersion"] == str(version)
+        query = f"resourceVersion={version}"
+        assert (await client.get(f"{client.config_maps}?{query}")).status == 200
+        async with client.watch(f"{client.config_maps}?watch=1&timeoutSeconds=1&{query}") as event:
+            assert await event() is None
+    finally:
+        store.version = version
+
+
 async def test_a_watch_ends_in_time_with_a_bookmark(client, make_config_map):
     await client.make(client.config_maps, make_config_map("a"))
     last = (await client.make(client.secrets, {"metadata": {"name": "s"}}))["metadata"]

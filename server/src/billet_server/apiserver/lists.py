@@ -108,7 +108,7 @@ def list_objects(store: Store, scope: Scope, query: ListQuery) -> Listing:
                 "result. You can start a new list without the continue parameter."
             )
         return _collect(store, scope, query.limit, version, after)
-    if query.version and int(query.version) > store.version:
+    if query.version and not store.has_reached(int(query.version)):
         raise _too_large(int(query.version), store.version)
     listing = _collect(store, scope, query.limit, None, None)
     if query.version_match == "Exact" and query.version != str(listing.version):

@@ -399,6 +399,14 @@ class Store:
             ).fetchall()  # fmt: skip
         return [Change(row[0], row[1], Key(*row[2:5]), *row[5:]) for row in rows]
 
+    def has_reached(self, version: int) -> bool:
+        """Whether there is such a version: committed, though perhaps not yet announced.
+
+        A reader may see a commit, and a client come back with its version, before the writer
+        thread has come to note it in ``version``.
+        """
+        return version <= self.version or version <= self._log_end(self._reader())
+
     def compacted(self, version: int) -> bool:
         """Whether the change log no longer reaches back to a version."""
         row = self._reader().execute("SELECT coalesce(min(version), 2) FROM changes").fetchone()

@@ -77,7 +77,7 @@ class WatchStream:
         query = self._query
         wanted = int(query.version or 0)
         if wanted and not query.initial_events:
-            if wanted > self._store.version:
+            if not await self._offload(lambda: self._store.has_reached(wanted)):
                 # A restored backup, or another server's number: only a new list helps.
                 raise Compacted
             self._version = wanted
