@@ -5,6 +5,7 @@ BILLET_TEST_KUBEAPI is a program that starts an API server in a folder (``start 
 was: what the tests put there has names of its own and goes again.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -31,6 +32,15 @@ class Cluster:
     """A Kubernetes API with Billet's definitions."""
 
     kubeconfig: Path
+
+    @contextlib.contextmanager
+    def opened(self):
+        """Have it ready, and afterwards as it was."""
+        self.open()
+        try:
+            yield self
+        finally:
+            self.close()
 
     def kubectl(self, *arguments, timeout_s=60):
         """Run kubectl; returns what it printed."""

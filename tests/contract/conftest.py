@@ -6,7 +6,7 @@ import pytest
 
 from billet_server import errors
 from billet_server.ports import BARE_METAL_HOST, CONFIG_MAP, NAMESPACE
-from clusters import find_cluster, new_namespace
+from clusters import find_cluster, new_namespace, own_cluster
 from contract.kube_worlds import EmbeddedWorld, GenuineWorld, MemoryWorld
 from contract.wire import HTTP_WORLDS, Wire
 
@@ -14,12 +14,15 @@ from contract.wire import HTTP_WORLDS, Wire
 @pytest.fixture(scope="session")
 def cluster():
     """The cluster that the environment names, with Billet's definitions."""
-    found = find_cluster()
-    found.open()
-    try:
+    with find_cluster().opened() as found:
         yield found
-    finally:
-        found.close()
+
+
+@pytest.fixture(scope="module")
+def own_api():
+    """A genuine Kubernetes API server to change at will."""
+    with own_cluster().opened() as found:
+        yield found
 
 
 @pytest.fixture(params=["memory", *HTTP_WORLDS])

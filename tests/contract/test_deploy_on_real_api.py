@@ -1,36 +1,24 @@
 """deploy/ on a genuine API server: it takes every kind that it serves."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from contract.kube_worlds import GenuineServer
-
 DEPLOY = Path(__file__).parents[2] / "deploy"
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.own_api]
 
 
 @pytest.fixture(scope="module")
-def kubectl():
-    program = os.environ.get("BILLET_TEST_KUBEAPI")
-    if not program:
-        pytest.skip("skipped: no cluster")
-    server = GenuineServer(program)
-
+def kubectl(own_api):
     def run(*words, stdin=""):
         return subprocess.run(
-            ["kubectl", f"--kubeconfig={server.kubeconfig}", *words],
+            ["kubectl", f"--kubeconfig={own_api.kubeconfig}", *words],
             input=stdin, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    try:
-        server.start()
-        yield run
-    finally:
-        server.remove()
+    return run
 
 
 def test_what_is_served_is_accepted(kubectl):

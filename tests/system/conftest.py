@@ -26,24 +26,15 @@ def billet(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cluster():
     """The cluster that the environment names."""
-    with opened(find_cluster()) as found:
+    with find_cluster().opened() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def own_api():
     """A genuine Kubernetes API server to stop and start at will."""
-    with opened(own_cluster()) as found:
+    with own_cluster().opened() as found:
         yield found
-
-
-@contextlib.contextmanager
-def opened(found):
-    found.open()
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,10 +1,8 @@
 """Two servers on a genuine Kubernetes API: what happens to a host when its server goes."""
 
 import asyncio
-import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,10 +10,9 @@ import aiohttp
 import pytest
 
 from contract.bmc_worlds import PASSWORD
-from contract.kube_worlds import CRDS, GenuineServer
 from server_rig import IMAGE, Machine, Server, eventually, world
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.own_api]
 
 NAME = "metal3-node01"
 TAKE_OVER_S = 30.0
@@ -74,28 +71,9 @@ def said(server):
     return (server.folder / "server.out").read_text()
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    program = os.environ.get("BILLET_TEST_KUBEAPI")
-    if not program:
-        pytest.skip("skipped: no cluster")
-    server = GenuineServer(program)
-    try:
-        server.start()
-        kubectl = ["kubectl", f"--kubeconfig={server.kubeconfig}"]
-        for words in (
-            ["apply", "--server-side", "-f", CRDS],
-            ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"],
-        ):
-            subprocess.run([*kubectl, *words], check=True, timeout=60, stdout=subprocess.DEVNULL)
-        yield server
-    finally:
-        server.remove()
-
-
 @pytest.fixture
-async def pair(cluster, tmp_path):
-    made = Pair(tmp_path, cluster.kubeconfig)
+async def pair(own_api, tmp_path):
+    made = Pair(tmp_path, own_api.kubeconfig)
     try:
         yield made
     finally:
