@@ -289,10 +289,9 @@ def parse_host(obj: Mapping[str, Any]) -> Host:
 
 
 def _resume(status: Status, spec: Spec) -> str:
-    held = status.provisioning.image
     status.provisioning.state = resume(
         status.provisioning.state,
-        has_image=bool(held and held.url),
+        has_image=status.provisioning.image is not None,
         is_external=spec.externally_provisioned,
         has_hardware=status.hardware is not None,
     )
@@ -315,9 +314,14 @@ def _parse_status(raw: Any) -> tuple[Status, str]:
         return Status(), "status is not an object"
     fault = _state_fault(raw.get("provisioning"))
     try:
-        return msgspec.convert(raw, Status, strict=False), fault
+        status = msgspec.convert(raw, Status, strict=False)
     except msgspec.ValidationError:
         status = Status()
+    else:
+        # Metal3 writes an image without URL where there is none.
+        held = status.provisioning.image
+        status.provisioning.image = held if held is not None and held.url else None
+        return status, fault
     for field in msgspec.structs.fields(Status):
         if field.encode_name in raw:
             with contextlib.suppress(msgspec.ValidationError):

@@ -15,6 +15,7 @@ from billet_server.core.turn import Turn
 def ready(turn: Turn) -> None:
     """Inspected, no image: keep the power, wait for an image."""
     spec = turn.host.spec
+    turn.status.provisioning.state = turn.rules.ready_word
     if spec.externally_provisioned:
         turn.status.boot = None
         turn.go(State.EXTERNALLY_PROVISIONED)
@@ -54,7 +55,7 @@ def externally_provisioned(turn: Turn) -> None:
 def provisioned(turn: Turn) -> None:
     """Our image runs: keep the power, watch for another image or none."""
     done, spec = turn.status.provisioning, turn.host.spec
-    if (done.image is None or not done.image.url) and spec.wanted_image is not None:
+    if done.image is None and spec.wanted_image is not None:
         # Left by Metal3 when it took spec.externallyProvisioned back.
         done.image = spec.wanted_image
     cleaned = spec.automated_cleaning_mode != "disabled"

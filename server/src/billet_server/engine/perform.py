@@ -18,6 +18,7 @@ from billet_server.core.terms import BootDevice, BootMode, Credentials, PowerSta
 from billet_server.engine.drive import build_iso
 from billet_server.engine.faults import fault_of
 from billet_server.engine.hardwaredata import drop_hardware, put_hardware
+from billet_server.engine.leftovers import release_secret
 from billet_server.engine.secrets import DataFault, GetSecret, config_drive_tree
 from billet_server.ports import (
     BARE_METAL_HOST,
@@ -89,6 +90,7 @@ class Performer:
             case ask.RemoveFinalizer():
                 await self._agents.forget(host.uid)
                 await drop_hardware(self._api, host.key)
+                await release_secret(self._api, host, self._get_secret)
                 left = [name for name in host.finalizers if name != FINALIZER]
                 await self._set_finalizers(host, left)
             case ask.RemoveAnnotations():
