@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from billet_server.bmc.registry import BmcRegistry
 from billet_server.core.terms import BootDevice, BootMode, PowerState
 from billet_server.errors import (
     BmcAddressError,
@@ -14,6 +15,7 @@ from billet_server.errors import (
     BmcRejected,
     BmcUnreachable,
     BmcUnsupported,
+    NotLeading,
 )
 from contract.bmc_worlds import (
     PACE,
@@ -305,6 +307,27 @@ async def test_other_credentials_make_another_driver(world):
     with pytest.raises(BmcAuthFailed):
         await wrong.power_state()
     assert await right.power_state() is PowerState.OFF
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("ipmi", "ipmi"), ("http", "redfish+http")])
+async def test_nothing_is_sent_once_the_permit_is_withdrawn(simulators, kind, scheme):
+    """Asked before each command, also between two commands of one call."""
+    world = SimulatedWorld(simulators[kind], scheme)
+    asked = []
+
+    def permit():
+        asked.append(None)
+        if len(asked) > 1:
+            raise NotLeading("another server leads")
+
+    world.bmcs = BmcRegistry(pace=PACE, permit=permit)
+    bmc = world.open()
+    with pytest.raises(NotLeading):
+        await bmc.power_on()  # it looks at the power first: that much is permitted
+    assert len(asked) == 2
+    assert world.show()["powered_on"] is False
+    assert world.show()["boots"] == []
+    await world.close()
 
 
 def assert_no_secret(error: BmcError, password: str) -> None:

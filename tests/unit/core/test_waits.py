@@ -261,6 +261,27 @@ def test_an_agent_that_does_not_leave_is_made_to():
     assert world.events.count(("Warning", "HandOverForced")) == 1
 
 
+def test_a_server_that_comes_late_lets_the_agent_call_before_it_believes_that_it_left():
+    """The order may never have arrived: power on is no proof while the agent can still call."""
+    world = handing_over()
+    world.deaf = True
+    world.once()
+    world.lose_agent()
+    world.now += timedelta(seconds=world.rules.hand_over_s + 60)  # nobody led in between
+    world.restart_server()
+    silent, world.agent = world.agent, None
+    decision = world.once()
+    assert world.state is State.PROVISIONING
+    assert decision.status.waiting.cause == "hand-over"
+    world.now += timedelta(seconds=5)
+    world.agent = silent._replace(connected=True, connected_at=world.now, jobs={})
+    world.deaf = False
+    pass_time(world, lambda: world.state is State.PROVISIONED)
+    assert [each for each in world.performed if isinstance(each, ask.StartHandOver)][1:], (
+        "it is told again"
+    )
+
+
 def test_a_bmc_that_dies_at_hand_over_is_named_and_waited_for():
     world = handing_over()
     world.lose_agent()

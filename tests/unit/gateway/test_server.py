@@ -14,7 +14,17 @@ from billet_server.gateway import server as gateway_server
 from billet_server.gateway.link import MAX_INBOUND_BYTES
 from billet_server.gateway.server import Gateway
 from billet_server.ports import Admission
-from billet_wire import Hello, Job, JobReport, Log, Refused, Welcome, decode_server, encode
+from billet_wire import (
+    STANDBY,
+    Hello,
+    Job,
+    JobReport,
+    Log,
+    Refused,
+    Welcome,
+    decode_server,
+    encode,
+)
 from billet_wire.jobs import Deploy, ImageSource
 
 MAC = "52:54:00:00:00:01"
@@ -274,3 +284,36 @@ async def test_a_taken_port_is_named(tls, directory):
     async with World(tls, directory) as world:
         with pytest.raises(BootError, match=f"port {world.port}: .*in use"):
             await Gateway(directory, b"").start("127.0.0.1", world.port, tls[0])
+
+
+async def test_dismissed_agents_are_told_and_may_come_back(world):
+    socket = await world.join()
+    await world.gateway.dismiss("this server leads no more")
+    closing = await socket.receive()
+    assert (closing.type, closing.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
+    assert closing.extra == "this server leads no more"
+    await world.view(lambda view: not view.connected)
+    await world.join()
+
+
+async def test_whom_the_server_asks_to_come_back_is_not_locked_out(world, directory):
+    """An agent calls its standby every second for as long as there is no leader."""
+    directory.answer = Admission(
+        accepted=False, reason=STANDBY, message="it does not lead", retry_after_s=1.0
+    )
+    for _ in range(40):
+        socket = await world.dial()
+        await socket.send_str(encode(HELLO))
+        answer = decode_server(await socket.receive_str())
+        assert (answer.reason, answer.retry_after_s) == (STANDBY, 1.0)
+        await socket.close()
+
+
+async def test_readiness_is_what_the_server_says(tls, directory):
+    said = [(False, "not ready: reading the hosts"), (True, "ready: leading")]
+    async with World(tls, directory, readiness=lambda: said[0]) as world:
+        async with world.http.get("/readyz") as response:
+            assert response.status == 503
+        said.pop(0)
+        async with world.http.get("/readyz") as response:
+            assert (response.status, await response.text()) == (200, "ready: leading\n")

@@ -136,3 +136,20 @@ async def test_a_scrape_over_http():
             await MetricsServer(metrics).start("127.0.0.1", port)
     finally:
         await server.stop()
+
+
+async def test_what_probes_ask():
+    said = [(False, "not ready: reading the hosts"), (True, "ready: waiting for the lease")]
+    server = MetricsServer(PrometheusMetrics(), lambda: said[0])
+    port = await server.start("127.0.0.1", 0)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            async with http.get("/healthz") as answer:
+                assert (answer.status, await answer.text()) == (200, "ok\n")
+            async with http.get("/readyz") as answer:
+                assert answer.status == 503
+            said.pop(0)
+            async with http.get("/readyz") as answer:
+                assert (answer.status, await answer.text()) == (200, f"{said[0][1]}\n")
+    finally:
+        await server.stop()

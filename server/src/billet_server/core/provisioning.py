@@ -134,7 +134,7 @@ def _hand_over_job(turn: Turn) -> StartHandOver:
 
 def _see_off(turn: Turn, agent: AgentView, told_at: datetime) -> None:
     """The agent was told to leave and is still here."""
-    until = told_at + timedelta(seconds=turn.rules.hand_over_s)
+    until = _patience(turn, told_at)
     job = _hand_over_job(turn)
     failed = job.job_id in agent.jobs and agent.jobs[job.job_id].state in ("failed", "cancelled")
     if turn.exact_now >= until or failed:
@@ -148,9 +148,17 @@ def _see_off(turn: Turn, agent: AgentView, told_at: datetime) -> None:
         turn.ask(job)
 
 
+def _patience(turn: Turn, told_at: datetime) -> datetime:
+    """Return until when the agent may be about to leave; a new server lets it call in first."""
+    until, started = told_at + timedelta(seconds=turn.rules.hand_over_s), turn.seen.started_at
+    if started > turn.exact_now:
+        return until
+    return max(until, started + timedelta(seconds=turn.rules.agent_return_s))
+
+
 def _prove(turn: Turn, agent: AgentView | None, told_at: datetime) -> None:
     """The agent has left. On its word, or once it stays away, power is the last proof."""
-    until = told_at + timedelta(seconds=turn.rules.hand_over_s)
+    until = _patience(turn, told_at)
     on_purpose = agent is not None and agent.goodbye in ("reboot", "power-off")
     if not on_purpose and turn.exact_now < until:
         text = "the agent's connection ended without a word; it has left, or it comes back"
