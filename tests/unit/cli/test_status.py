@@ -11,6 +11,7 @@ from billet_server import errors
 from billet_server.cli.root import run_cli
 from billet_server.cli.status import follow_hosts, list_hosts, print_hosts
 from billet_server.cli.status_view import render_details, render_table, summary_line
+from billet_server.core.annotations import DETACHED, INSPECT, PAUSED, REBOOT
 from billet_server.core.host import parse_host
 from billet_server.memory.kube import MemoryKube
 from billet_server.ports import BARE_METAL_HOST
@@ -107,6 +108,46 @@ def test_the_sheet_of_a_host_has_evidence_advice_and_the_next_try():
                  "docs/troubleshooting.md#bmc-auth", "at rest: on"):  # fmt: skip
         assert word in text
     assert "\x1b" not in text
+
+
+def test_the_next_try_and_how_many_are_left_stand_in_row_and_sheet():
+    problem = {**REFUSED["problem"], "retriesLeft": 4}
+    host = parse_host(an_object("node02", **{**REFUSED, "problem": problem}))
+    assert "(next try in 30s; 4 left)" in shown(render_table([host], NOW))
+    assert "in 30s; 4 left" in shown(render_details([host], NOW))
+    problem = {"id": "retries-exhausted", "cause": "image-fetch", "message": "given up"}
+    host = parse_host(an_object("node02", **{**REFUSED, "problem": problem}))
+    assert "next try" not in shown(render_table([host], NOW))
+    assert "`billet retry` (the last was image-fetch)" in shown(render_details([host], NOW))
+
+
+def test_the_sheet_tells_what_was_asked_for_by_annotation():
+    obj = an_object(provisioning={"state": "preparing"}, operationalStatus="detached")
+    obj["metadata"]["annotations"] = {
+        PAUSED: "ask Ines", DETACHED: "", REBOOT: "", f"{REBOOT}/night": "", INSPECT: "disabled",
+    }  # fmt: skip
+    text = shown(render_details([parse_host(obj)], NOW))
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert "preparing (paused, detached)" in lines["state"]
+    assert "ask Ines; `billet unpause`" in lines["paused"]
+    assert "billet attach" in lines["detached"]
+    assert "night" in lines["held off by"]
+    assert lines["asked for"].rstrip().endswith("  a reboot")
+    assert "preparing (paused, detached)" in shown(render_table([parse_host(obj)], NOW))
+    waiting = an_object(operationalStatus="OK")
+    waiting["metadata"]["annotations"] = {DETACHED: ""}
+    assert "not done yet" in shown(render_details([parse_host(waiting)], NOW))
+
+
+def test_the_sheet_has_the_conditions_in_a_line():
+    conditions = [
+        {"type": "Ready", "status": "True", "reason": "Provisioned"},
+        {"type": "Manageable", "status": "False", "reason": "BmcAuth"},
+        {"type": "Healthy", "status": "Unknown", "reason": "NotReported"},
+    ]
+    text = shown(render_details([parse_host(an_object(conditions=conditions))], NOW))
+    (line,) = [line for line in text.splitlines() if line.startswith("conditions")]
+    assert line.removeprefix("conditions").strip() == "Ready; not Manageable (BmcAuth)"
 
 
 def test_new_and_absent_hosts():

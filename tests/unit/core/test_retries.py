@@ -62,6 +62,28 @@ def test_provisioning_is_given_up_after_its_retries_and_says_so():
     assert count(world, ask.NetworkBoot) == 1
 
 
+def test_the_problem_says_how_many_retries_are_left():
+    world = ready(online=True)
+    world.job_fault = BROKEN
+    world.edit(online=True, image=IMAGE)
+    left = []
+
+    def watched():
+        problem = world.status.problem
+        if problem is not None and problem.retries_left not in left:
+            left.append(problem.retries_left)
+        return given_up(world)
+
+    world.run(watched, seconds=DAY)
+    assert left == [5, 4, 3, 2, 1, None]
+    world = ready(online=True)
+    world.rules = Rules(max_provisioning_retries=0)
+    world.job_fault = BROKEN
+    world.edit(online=True, image=IMAGE)
+    world.run(lambda: world.status.problem is not None, seconds=DAY)
+    assert world.status.problem.retries_left is None
+
+
 def test_what_was_given_up_is_left_alone():
     world = unprovisionable()
     deeds = len(world.performed)

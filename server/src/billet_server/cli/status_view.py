@@ -1,14 +1,14 @@
 """How `billet status` shows hosts: a row each, or everything about one. Pure: time is given."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from billet_server.core.annotations import PAUSED
+from billet_server.core.annotations import DETACHED, INSPECT, MOVE, PAUSED, REBOOT, RETRY
 from billet_server.core.host import Host, Image
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
@@ -64,7 +64,7 @@ def _cells(host: Host, now: datetime) -> list[str]:
         progress.step if progress else "",
         _figures(host),
         _age(since, now) if since else "",
-        _words(host),
+        _words(host) + _again(host, now),
     ]
 
 
@@ -95,6 +95,7 @@ def _facts(host: Host, now: datetime) -> Iterator[tuple[str, str]]:
     yield "power", f"{_power(status.powered_on)} (at rest: {_power(spec.online)})"
     yield "bmc", spec.bmc.address
     yield "boot MAC", spec.boot_mac_address
+    yield from _annotated(host)
     if host.deleting:
         yield "deleting", "yes; the object goes when the machine is let go"
     if progress := status.progress:
@@ -114,14 +115,54 @@ def _facts(host: Host, now: datetime) -> Iterator[tuple[str, str]]:
         yield "  evidence", problem.evidence
         yield "  advice", problem.advice
         yield "  failures", str(status.error_count)
-        if problem.next_retry_at:
-            yield "  next try", _until(problem.next_retry_at, now)
+        yield "  next try", _next_try(host, now)
         yield "  more", f"docs/troubleshooting.md#{problem.id}"
     if boot := status.boot:
         called = "its agent has called" if boot.agent_connected_at else "no call from its agent yet"
         yield "boot", f"to {boot.purpose}, nonce {boot.nonce[:8]}…; {called}"
+    yield "conditions", _conditions(host)
     yield "on the disk", _image(status.provisioning.image)
     yield "wanted image", _image(spec.wanted_image)
+
+
+def _annotated(host: Host) -> Iterator[tuple[str, str]]:
+    """What people and other controllers asked for by annotation."""
+    notes = host.annotations
+    if PAUSED in notes:
+        yield "paused", f"{notes[PAUSED] or 'yes'}; `billet unpause` ends it"
+    if DETACHED in notes:
+        done = host.status.operational_status == "detached"
+        yield "detached", "yes; `billet attach` ends it" if done else "asked for, not done yet"
+    held = sorted(key.partition("/")[2] for key in notes if key.startswith(f"{REBOOT}/"))
+    if held:
+        yield "held off by", ", ".join(held)
+    asked = {REBOOT: "a reboot", INSPECT: "an inspection", RETRY: "a retry", MOVE: "a move"}
+    wanted = [word for key, word in asked.items() if key in notes and notes[key] != "disabled"]
+    if wanted:
+        yield "asked for", ", ".join(wanted)
+
+
+def _next_try(host: Host, now: datetime) -> str:
+    """When a problem is tried again and how often still; else that it is not."""
+    problem = host.status.problem
+    if problem is None:
+        return ""
+    if problem.next_retry_at is None:
+        spent = problem.cause and f" (the last was {problem.cause})"
+        return f"none, until somebody changes something or `billet retry`{spent}"
+    left = "" if problem.retries_left is None else f"; {problem.retries_left} left"
+    return _until(problem.next_retry_at, now) + left
+
+
+def _conditions(host: Host) -> str:
+    """Return the conditions in short: those that hold, then the others with their reasons."""
+    told = [one for one in host.status.conditions or () if isinstance(one, Mapping)]
+    holding = [str(one.get("type")) for one in told if one.get("status") == "True"]
+    others = [
+        f"{one.get('type')} ({one.get('reason')})" for one in told if one.get("status") == "False"
+    ]
+    parts = [", ".join(holding), f"not {', '.join(others)}" if others else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _image(image: Image | None) -> str:
@@ -147,6 +188,14 @@ def _words(host: Host) -> str:
     if problem is not None:
         return f"{problem.id}: {_without_key(host, problem.message)}"
     return host.status.error_message or (waiting.message if waiting else "")
+
+
+def _again(host: Host, now: datetime) -> str:
+    """Return the next try for a row, in brackets."""
+    problem = host.status.problem
+    if problem is None or problem.next_retry_at is None:
+        return ""
+    return f" (next try {_next_try(host, now)})"
 
 
 def _without_key(host: Host, message: str) -> str:

@@ -191,6 +191,7 @@ class ProblemStatus(msgspec.Struct, rename="camel", omit_defaults=True):
     """The present problem. A change of ``basis`` (spec, Secret) retries at once.
 
     ``cause`` is the last failure's id when the problem is that there were too many.
+    ``retries_left`` counts the next one too; None: it is tried for ever, or not again.
     """
 
     id: str = ""
@@ -201,6 +202,7 @@ class ProblemStatus(msgspec.Struct, rename="camel", omit_defaults=True):
     basis: str = ""
     since: datetime | None = None
     next_retry_at: datetime | None = None
+    retries_left: int | None = None
 
 
 class Failures(msgspec.Struct, rename="camel", omit_defaults=True):

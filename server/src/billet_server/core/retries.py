@@ -58,6 +58,17 @@ def limit(rules: Rules, name: str) -> int:
     return rules.max_provisioning_retries if name == _PROVISIONING else rules.max_retries
 
 
+def left(rules: Rules, status: Status, name: str) -> int | None:
+    """Return how many retries an operation still has, the next one included; None: no limit."""
+    most = limit(rules, name)
+    if not most:
+        return None
+    failed = status.provisioning_fail_count if name == _PROVISIONING else None
+    if failed is None:
+        failed = getattr(status.failures, name, 0)
+    return max(0, most - failed + 1)
+
+
 def exhausted(key: HostKey, fault: Fault, name: str, failed: int) -> Fault:
     """Return the problem that stands when the last retry has failed."""
     words = {"power": "switching the power"}.get(name, name)

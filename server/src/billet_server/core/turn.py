@@ -189,6 +189,10 @@ class Turn:
             )
             retry_at = self.exact_now + delay
         self._record(fault, error_type, retry_at, basis)
+        counts = not waits_for_nobody and not outdated and retries.is_counted(fault, effect)
+        if retry_at is not None and counts and status.problem is not None:
+            name = retries.operation(self.state, error_type)
+            status.problem.retries_left = retries.left(self.rules, status, name)
 
     def _spent(
         self, fault: problems.Fault, effect: Effect | None, error_type: str
