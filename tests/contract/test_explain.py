@@ -28,9 +28,7 @@ def fields_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str
 @pytest.fixture(params=["embedded", pytest.param("genuine", marks=pytest.mark.cluster)])
 async def kubeconfig(request, tmp_path):
     if request.param == "genuine":
-        server = request.getfixturevalue("genuine_server")
-        await server.prepare()
-        yield server.kubeconfig
+        yield request.getfixturevalue("cluster").kubeconfig
     else:
         server = ApiServer(tmp_path / "state")
         await server.start(host="127.0.0.1", port=0)

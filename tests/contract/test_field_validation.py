@@ -3,6 +3,7 @@
 The port of the server's client does not show headers, so these requests are written by hand.
 """
 
+import asyncio
 import json
 import uuid
 
@@ -10,6 +11,7 @@ import pytest
 
 from billet_server.apiserver import ApiServer
 from billet_server.kube.config import build_client, read_config
+from clusters import new_namespace
 
 HOST = {"apiVersion": "metal3.io/v1alpha1", "kind": "BareMetalHost"}
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
@@ -18,9 +20,9 @@ MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json
 class Api:
     """Requests to one API server, with its answer's status, warnings and body."""
 
-    def __init__(self, kubeconfig) -> None:
+    def __init__(self, kubeconfig, namespace) -> None:
         self._client = build_client(read_config(kubeconfig))
-        self.hosts = "/apis/metal3.io/v1alpha1/namespaces/default/baremetalhosts"
+        self.hosts = f"/apis/metal3.io/v1alpha1/namespaces/{namespace}/baremetalhosts"
 
     async def __call__(self, method, path, body=None, media="application/json"):
         data = body if isinstance(body, str | None) else json.dumps(body)
@@ -34,20 +36,23 @@ class Api:
 
 @pytest.fixture(params=["embedded", pytest.param("genuine", marks=pytest.mark.cluster)])
 async def http(request, tmp_path):
-    embedded = None
+    embedded = cluster = None
+    namespace = "default"
     if request.param == "genuine":
-        server = request.getfixturevalue("genuine_server")
-        await server.prepare()
-        kubeconfig = server.kubeconfig
+        cluster, namespace = request.getfixturevalue("cluster"), new_namespace()
+        kubeconfig = cluster.kubeconfig
+        await asyncio.to_thread(cluster.kubectl, "create", "namespace", namespace)
     else:
         embedded = ApiServer(tmp_path / "state")
         await embedded.start(host="127.0.0.1", port=0)
         kubeconfig = embedded.kubeconfig_path
-    api = Api(kubeconfig)
+    api = Api(kubeconfig, namespace)
     yield api
     await api.close()
     if embedded is not None:
         await embedded.stop()
+    if cluster is not None:
+        await asyncio.to_thread(cluster.kubectl, "delete", "namespace", namespace, "--wait=false")
 
 
 @pytest.fixture

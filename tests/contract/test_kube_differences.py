@@ -95,20 +95,6 @@ async def test_watches_after_a_restart(wire, world, embedded):
         assert answer["object"]["code"] == 410
 
 
-@row("keys that occur twice")
-async def test_keys_that_occur_twice(wire, embedded):
-    text = (
-        '{"apiVersion": "metal3.io/v1alpha1", "kind": "BareMetalHost",'
-        ' "metadata": {"name": "h1"}, "spec": {"online": false, "online": true}}'
-    )
-    answer = await wire.ask("POST", wire.hosts, text, fieldValidation="Strict")
-    if embedded:
-        assert answer.body["spec"]["online"] is True
-    else:
-        assert answer.status == 400
-        assert 'duplicate field "spec.online"' in answer.message
-
-
 @row("bodies in YAML and CBOR")
 async def test_bodies_in_yaml(wire, embedded):
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c1}\n"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 
@@ -11,7 +10,6 @@ import pytest
 
 from billet_lab.kubectl import Kubectl
 from billet_lab.processes import die_with_parent
-from contract.kube_worlds import CRDS, GenuineServer
 from server_rig import BILLET, DEADLINE_S, IMAGE, Server, eventually
 
 NAME = "metal3-node01"
@@ -19,25 +17,13 @@ PAUSED = "baremetalhost.metal3.io/paused"
 STEPS = ("paused at the source", "created at the target", "the copy is complete", "handed over",
          "gone from the source")  # fmt: skip
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.own_api]
 
 
 @pytest.fixture(scope="module")
-def kubeconfig():
-    """A genuine Kubernetes API with the published definitions."""
-    program = os.environ.get("BILLET_TEST_KUBEAPI")
-    if not program:
-        pytest.skip("skipped: no cluster")
-    server = GenuineServer(program)
-    try:
-        server.start()
-        kubectl = ["kubectl", f"--kubeconfig={server.kubeconfig}"]
-        established = "--for=condition=Established", "--timeout=30s", "crd", "--all"
-        for words in (("apply", "--server-side", "-f", CRDS), ("wait", *established)):
-            subprocess.run([*kubectl, *words], check=True, timeout=60, stdout=subprocess.DEVNULL)
-        yield server.kubeconfig
-    finally:
-        server.remove()
+def kubeconfig(own_api):
+    """The genuine cluster that hosts move to."""
+    return own_api.kubeconfig
 
 
 @pytest.fixture(scope="module")
