@@ -91,7 +91,8 @@ def test_attached_again_the_credentials_are_tried_and_a_running_machine_runs_on(
     assert (world.state, world.power) == (state, PowerState.ON)
     assert world.status.provisioning.image == image
     assert world.status.operational_status == "OK"
-    assert world.events == [("Normal", "Detached"), ("Normal", "Attached")]
+    words = "Detached", "Attached", "BMCAccessValidated"
+    assert world.events == [("Normal", word) for word in words]
 
 
 def test_attached_again_with_credentials_that_no_longer_work():

@@ -2,11 +2,21 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billet_server.core.hardware import MOST_BYTES, render_hardware
+from billet_server.core.hardwaredetails import (
+    Bios,
+    Cpu,
+    Firmware,
+    HardwareDetails,
+    Nic,
+    Storage,
+    SystemVendor,
+)
 from billet_server.core.wording import MOST_NUMBER, printable, printable_lines, whole
 from billet_wire import (
     CpuReport,
@@ -36,6 +46,44 @@ def test_an_honest_inventory_is_told_as_it_is():
     ]
     assert hardware["nics"][0]["speedGbps"] == 10
     assert hardware["nics"][0]["pxe"] is True
+
+
+def test_every_field_that_is_known_has_its_place():
+    disk = DiskReport(
+        *("/dev/sda", 10**12, True, "HDD", "PERC", "DELL", "00c2", "0x62", "0x6225", "0x25"),
+        *("0:2:0:0", "/dev/disk/by-path/p", ("/dev/sda", "/dev/disk/by-id/w")),
+    )
+    nic = NicReport(
+        "eno1", "b0:26:28:00:00:01", "Broadcom", "192.0.2.7", 25000, True, "0000:18:00.0"
+    )
+    report = InspectResult(
+        hostname="r640",
+        cpu=CpuReport("x86_64", "Xeon", 2100.5, ("sse",), 64),
+        ram_mebibytes=16384,
+        disks=(disk,),
+        nics=(nic, NicReport("eno1", nic.mac, ip="2001:db8::7")),
+        system_vendor=VendorReport("Dell Inc.", "R640", "7XK"),
+        firmware=FirmwareReport("Dell", "2.1.8", "2019"),
+        boot_mode="UEFI",
+    )
+    hardware = render_hardware(report)
+    assert msgspec.convert(hardware, HardwareDetails) == HardwareDetails(
+        SystemVendor("Dell Inc.", "R640", "7XK"),
+        Firmware(Bios("2019", "Dell", "2.1.8")),
+        16384,
+        "r640",
+        Cpu("x86_64", "Xeon", 2101, ("sse",), 64),
+        (
+            Nic("eno1", "Broadcom", nic.mac, "192.0.2.7", 25, pxe=True, pci_address="0000:18:00.0"),
+            Nic("eno1", "", nic.mac, "2001:db8::7"),
+        ),
+        (
+            Storage(
+                *("/dev/disk/by-path/p", ("/dev/disk/by-id/w", "/dev/sda"), True, "HDD", 10**12),
+                *("DELL", "PERC", "00c2", "0x62", "0x6225", "0x25", "0:2:0:0"),
+            ),
+        ),
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from billet_server.core.annotations import DETACHED
 from billet_server.core.capacity import Seat, Seats
 from billet_server.core.figures import FIGURES
 from billet_server.core.problems import Fault
@@ -136,3 +137,22 @@ def test_a_deletion_that_could_not_clean():
     world.deleting = True
     world.run(lambda: world.gone, seconds=100_000)
     assert world.counts["metal3_delete_without_deprovisioning_total", *HOST] == 1
+    assert world.counts["metal3_delete_without_powering_off_total", *HOST] == 1
+
+
+def test_a_deletion_that_waits_for_a_detached_host_counts_once():
+    world = counted()
+    world.run(lambda: world.state is State.READY)
+    world.annotations[DETACHED] = '{"deleteAction": "delay"}'
+    for _ in range(3):
+        world.once()
+    name = "metal3_delete_delayed_for_detached_total"
+    assert world.counts[name, *HOST] == 0
+    world.deleting = True
+    for _ in range(3):
+        world.once()
+    assert world.counts[name, *HOST] == 1
+    del world.annotations[DETACHED]
+    world.run(lambda: world.gone)
+    assert world.counts[name, *HOST] == 1
+    assert world.counts["metal3_delete_without_powering_off_total", *HOST] == 0

@@ -60,6 +60,8 @@ _CATALOGUE: Final = (
     _counter(
         "metal3_delete_without_deprovisioning_total", "Deleted although not cleaned", *PER_HOST
     ),
+    _counter("metal3_delete_without_powering_off_total", "Deleted, maybe still running", *PER_HOST),
+    _counter("metal3_delete_delayed_for_detached_total", "Not deleted while detached", *PER_HOST),
     _gauge("billet_hosts", "Hosts in a state", "state"),
     _gauge("billet_hosts_waiting", "Hosts with a wait", "cause"),
     _gauge("billet_hosts_with_problem", "Hosts with a problem", "problem"),

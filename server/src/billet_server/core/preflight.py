@@ -91,7 +91,11 @@ def bmc_checked(turn: Turn) -> bool:
     if last[1].fault is not None:
         turn.fail(last[1].fault, REGISTRATION)
         return False
-    turn.status.good_credentials = credentials_status(turn)
+    wanted = credentials_status(turn)
+    if turn.status.good_credentials != wanted:
+        address, secret = turn.host.spec.bmc.address, turn.host.spec.bmc.credentials_name
+        turn.note("BMCAccessValidated", f"BMC {address} takes the credentials of Secret {secret}")
+    turn.status.good_credentials = wanted
     retries.succeeded(turn.status, "registration")
     if last[1].power is not PowerState.UNKNOWN:
         turn.status.powered_on = last[1].power is PowerState.ON

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from billet_server.core import effects as ask
 from billet_server.core.capacity import CAPACITY, Operation, claim
+from billet_server.core.detach import WORD as DETACHED
 from billet_server.core.host import Host, Status
 from billet_server.core.states import State, read_state
 from billet_server.core.turn import REGISTRATION, Step
@@ -20,6 +21,10 @@ _NO_ACCESS = frozenset({"bmc-auth", "bmc-unreachable", "bmc-rejected", "bmc-unsu
 _ON_ENTRY = {
     State.REGISTERING: "metal3_host_registration_required_total",
     State.UNMANAGED: "metal3_host_unmanaged_total",
+}
+_GIVEN_UP = {
+    State.DEPROVISIONING: "metal3_delete_without_deprovisioning_total",
+    State.POWERING_OFF: "metal3_delete_without_powering_off_total",
 }
 _LENGTHS = {
     "register": "metal3_operation_register_duration_seconds",
@@ -64,8 +69,10 @@ def tally(host: Host, step: Step) -> Tally:
     if _credentials_updated(old, new):
         counts.append(("metal3_credentials_updated_total", where))
     given_up = any(note.reason == "DeleteIncomplete" for note in step.events)
-    if given_up and read_state(before) is State.DEPROVISIONING:
-        counts.append(("metal3_delete_without_deprovisioning_total", where))
+    if given_up and read_state(before) in _GIVEN_UP:
+        counts.append((_GIVEN_UP[read_state(before)], where))
+    if host.deleting and _waits_detached(old, new):
+        counts.append(("metal3_delete_delayed_for_detached_total", where))
     return Tally(tuple(counts), tuple(_durations(old, new, where)))
 
 
@@ -88,6 +95,12 @@ def _newly_delayed(old: Status, new: Status) -> str | None:
     if cleans:
         return "metal3_delayed__deprovisioning_total"
     return "metal3_delayed__provisioning_total"
+
+
+def _waits_detached(old: Status, new: Status) -> bool:
+    """Whether a wait for the end of the detachment is news: when the deletion begins, say."""
+    waits = new.waiting
+    return waits is not None and waits.cause == DETACHED and waits != old.waiting
 
 
 def _credentials_updated(old: Status, new: Status) -> bool:

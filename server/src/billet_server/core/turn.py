@@ -39,6 +39,9 @@ PREPARATION = "preparation error"
 PROVISIONING = "provisioning error"
 POWER = "power management error"
 
+REASONS = {"bmc-secret-missing": "BMCCredentialError", "bmc-secret-malformed": "BMCCredentialError"}
+"""Reasons of Metal3's Events that tell a problem; those of others tell the type of error."""
+
 _CLOCK_SLACK_S = 60.0
 _EFFECT = timedelta(minutes=10)
 
@@ -368,7 +371,8 @@ class Turn:
             if retry_at
             else None,
         )
-        self.note(_reason(error_type), status.error_message, "Warning")
+        reason = REASONS.get(fault.problem) or _reason(error_type)
+        self.note(reason, status.error_message, "Warning")
         self._wait_for_problem(status.problem)
         if status.problem.basis != self.basis:
             self.look_again(0.0)
