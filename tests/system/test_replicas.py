@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from contract.bmc_worlds import PASSWORD
-from server_rig import IMAGE, Machine, Server, eventually, world
+from server_rig import DEADLINE_S, IMAGE, Machine, Server, eventually, world
 
 pytestmark = [pytest.mark.cluster, pytest.mark.own_api]
 
@@ -206,6 +206,13 @@ async def test_a_lone_server_that_was_killed_takes_its_own_lease_back_at_once(pa
 async def test_both_are_ready_and_say_which_leads(pair, user):
     leader, standby = await pair.start()
     for server, words in ((leader, "ready: leading"), (standby, "ready: waiting for the lease")):
-        async with aiohttp.ClientSession() as http, http.get(f"{server.url}/readyz") as answer:
-            assert answer.status == 200
-            assert (await answer.text()).startswith(words)
+        async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession(server.url) as http:
+            while True:  # 503 until its caches are filled
+                async with http.get("/readyz") as answer:
+                    said_ready = await answer.text()
+                    if answer.status == 200:
+                        break
+                    assert answer.status == 503
+                    assert said_ready.startswith("not ready")
+                await asyncio.sleep(0.1)
+            assert said_ready.startswith(words)
