@@ -328,6 +328,7 @@ class World:
         elif effect.job_id not in self.agent.jobs:
             if isinstance(effect, ask.StartDeploy):
                 self._images[effect.job_id] = effect.image.url
+                self.disk = f"part of {effect.image.url}"
             self._report(effect.job_id, "running")
         return ask.Outcome(effect)
 
