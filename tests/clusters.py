@@ -19,6 +19,9 @@ import pytest
 
 CRDS = Path(__file__).parents[1] / "crds"
 GROUP = "metal3.io"
+GOING_S = 90
+"""How long our namespaces may take to go."""
+
 SESSION = f"billet-test-{secrets.token_hex(3)}"
 """What the names of all namespaces of this run begin with."""
 
@@ -126,7 +129,7 @@ class GivenCluster(Cluster):
 
     def close(self):
         """Wait until our namespaces are gone; take away the definitions that were not there."""
-        end = time.monotonic() + 90
+        end = time.monotonic() + GOING_S
         while left := [name for name in self._names("namespaces") if SESSION in name]:
             assert time.monotonic() < end, f"namespaces were left in the cluster: {left}"
             time.sleep(0.5)
