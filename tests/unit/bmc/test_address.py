@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billet_server.bmc.address import parse_address
-from billet_server.core.bmcaddress import METAL3_ONLY, SCHEMES
+from billet_server.core.bmcaddress import METAL3_ONLY, SCHEMES, machine_key
 from billet_server.errors import BmcAddressError
 
 
@@ -36,6 +36,10 @@ from billet_server.errors import BmcAddressError
         ("redfish+http://bmc", "redfish", "bmc:80"),
         ("redfish+http://[fd00::7]:8000/", "redfish", "[fd00::7]:8000"),
         ("redfish:bmc:8443", "redfish", "bmc:8443"),
+        ("idrac-redfish://bmc/redfish/v1/Systems/System.Embedded.1", "redfish", "bmc:443"),
+        ("iDRAC-Redfish+HTTPS://bmc:8443", "redfish", "bmc:8443"),
+        ("ilo5-redfish+http://bmc", "redfish", "bmc:80"),
+        ("ilo5-redfish:192.0.2.7", "redfish", "192.0.2.7:443"),
     ],
 )
 def test_addresses_are_read(text, driver, endpoint):
@@ -71,6 +75,14 @@ def test_system_paths(text, path):
 )
 def test_base_urls(text, url):
     assert parse_address(text).base_url == url
+
+
+@pytest.mark.parametrize("transport", ["", "+http", "+https"])
+@pytest.mark.parametrize("name", ["idrac-redfish", "ilo5-redfish"])
+def test_metal3s_other_names_of_redfish_mean_the_same(name, transport):
+    rest = f"{transport}://bmc/redfish/v1/Systems/1"
+    assert parse_address(name + rest) == parse_address("redfish" + rest)
+    assert machine_key(name + rest) == machine_key("redfish" + rest)
 
 
 def test_privilege_level():

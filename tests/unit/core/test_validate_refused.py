@@ -230,9 +230,7 @@ REFUSED = {
 }  # fmt: skip
 
 METAL3_SCHEMES = {
-    "idrac-redfish": "use redfish://",
     "idrac-virtualmedia+https": "use redfish:// and network boot",
-    "ilo5-redfish": "use redfish://",
     "ilo5-virtualmedia": "use redfish:// and network boot",
     "redfish-virtualmedia+http": "use redfish:// and network boot",
     "redfish-uefihttp": "use redfish:// and network boot",
@@ -268,6 +266,12 @@ def test_a_scheme_of_metal3_is_refused_with_what_to_use(scheme):
     assert (fault.path, fault.type) == (ADDRESS, INVALID)
     assert f'"{scheme}://10.0.0.7/x": the BMC scheme {scheme}:// of Metal3' in fault.message
     assert METAL3_SCHEMES[scheme] in fault.message
+
+
+@pytest.mark.parametrize("scheme", ["idrac-redfish", "ilo5-redfish+http", "idrac-redfish+https"])
+def test_other_names_of_redfish_are_let_in(scheme):
+    named = host(**bmc(f"{scheme}://10.0.0.7/redfish/v1/Systems/1"), inspectionMode="agent")
+    assert (validate_host(named, None), host_warnings(named, None)) == ([], [])
 
 
 # updates

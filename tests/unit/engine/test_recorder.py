@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+import msgspec
 import pytest
 
 from billet_server import errors
@@ -110,6 +111,16 @@ async def test_an_event_has_what_kubectl_shows(desk):
     assert event["source"] == {"component": "billet"}
     assert event["firstTimestamp"] == event["lastTimestamp"] == "2026-01-01T00:00:00Z"
     assert event["count"] == 1
+
+
+async def test_an_event_names_the_hosts_consumer_too(desk):
+    consumer = {"apiVersion": "cluster.k8s.io/v1alpha1", "kind": "Machine", "name": "m", "uid": "1"}
+    used = msgspec.structs.replace(host(), spec=Spec(consumer_ref=consumer | {"uid": None}))
+    desk.recorder.record(used, FAILED)
+    desk.recorder.record(host("node02"), FAILED)
+    first, second = sorted(await desk.events(), key=lambda event: event["metadata"]["name"])
+    assert first["related"] == {name: consumer[name] for name in ("apiVersion", "kind", "name")}
+    assert "related" not in second
 
 
 async def test_the_same_words_are_one_event_counted_up(desk):

@@ -4,7 +4,7 @@ import pytest
 
 from billet_server.core.host import parse_host
 from billet_server.engine.secrets import config_drive_tree, data_version
-from engine_rig import NAME, NS, running_rig
+from engine_rig import BMC, NAME, NS, running_rig
 
 IMAGE = {"url": "http://172.22.0.1/a.qcow2", "checksum": "0" * 32}
 
@@ -25,6 +25,16 @@ async def test_a_person_who_writes_it_first_wins():
         await rig.add_host(architecture="amd64")
         await rig.until_state("ready")
         assert (await rig.host())["spec"]["architecture"] == "amd64"
+
+
+@pytest.mark.parametrize("given", [{}, {"disableCertificateVerification": False},
+                                   {"disableCertificateVerification": True}])  # fmt: skip
+async def test_the_bmcs_certificate_is_checked_unless_that_is_disabled(given):
+    async with running_rig(host=False) as rig:
+        await rig.add_host(bmc={"address": BMC, "credentialsName": f"{NAME}-bmc", **given})
+        await rig.until_state("ready")
+        disabled = given.get("disableCertificateVerification", False)
+        assert {target.verify_certificate for target in rig.bmcs.opened} == {not disabled}
 
 
 def host_with(**spec):

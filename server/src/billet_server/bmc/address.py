@@ -2,7 +2,8 @@
 
 Forms: ``ipmi://host[:port]``, ``libvirt://host:port`` (IPMI to a virtual BMC), bare ``host`` or
 ``host:port`` (IPMI), ``redfish://host[:port][/redfish/v1/Systems/x]`` (https),
-``redfish+http://…``, ``redfish+https://…``; the ``//`` may be left out, IPv6 stands in brackets.
+``redfish+http://…``, ``redfish+https://…``, these also as ``idrac-redfish`` and ``ilo5-redfish``;
+the ``//`` may be left out, IPv6 stands in brackets.
 """
 
 from typing import Literal, NamedTuple

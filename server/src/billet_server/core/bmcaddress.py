@@ -1,8 +1,9 @@
 """The grammar of a BMC address (Metal3 ``spec.bmc.address``), and what is wrong with one.
 
 Admission, the engine and the drivers (`billet_server.bmc.address`) all read it here:
-``ipmi://host[:port]``, ``libvirt://…``, ``redfish[+http|+https]://host[:port][/path]``, and a
-bare host, which means ipmi. IPv6 addresses stand in brackets.
+``ipmi://host[:port]``, ``libvirt://…``, ``redfish[+http|+https]://host[:port][/path]``, the last
+also as ``idrac-redfish`` and ``ilo5-redfish``, and a bare host, which means ipmi. IPv6 addresses
+stand in brackets.
 """
 
 import ipaddress
@@ -11,19 +12,24 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 SCHEMES = ("ipmi", "libvirt", "redfish", "redfish+http", "redfish+https")
 
+ALIASES = {
+    name + transport: "redfish" + transport
+    for name in ("idrac-redfish", "ilo5-redfish")
+    for transport in ("", "+http", "+https")
+}
+"""Metal3's names for plain Redfish with network boot."""
+
 _BY_NETWORK = "use redfish:// and network boot"
 METAL3_ONLY = {
     name + transport: advice
     for name, advice in (
         ("idrac", "use redfish:// (iDRAC 8 and later) or ipmi://"),
-        ("idrac-redfish", "use redfish://"),
         ("idrac-virtualmedia", _BY_NETWORK),
         ("redfish-virtualmedia", _BY_NETWORK),
         ("redfish-uefihttp", _BY_NETWORK),
         ("ilo4", "use ipmi://"),
         ("ilo4-virtualmedia", "use ipmi://"),
         ("ilo5", "use redfish:// or ipmi://"),
-        ("ilo5-redfish", "use redfish://"),
         ("ilo5-virtualmedia", _BY_NETWORK),
         ("irmc", "use redfish:// or ipmi://"),
         ("ibmc", "use redfish:// or ipmi://"),
@@ -42,8 +48,12 @@ _KNOWN = "supported are " + ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 
 def split_scheme(address: str) -> tuple[str, str]:
-    """Return (scheme in lower case, what follows ``scheme://``); a bare host is ipmi."""
-    text = address.strip()
+    """Return (scheme, what follows ``scheme://``); a bare host is ipmi, an alias what it means."""
+    scheme, rest = _split(address.strip())
+    return ALIASES.get(scheme, scheme), rest
+
+
+def _split(text: str) -> tuple[str, str]:
     scheme, separator, rest = text.partition("://")
     if separator:
         return scheme.lower(), rest
@@ -53,7 +63,7 @@ def split_scheme(address: str) -> tuple[str, str]:
     if is_ipv6(text):
         return "ipmi", f"[{text}]"
     looks_like_scheme = bool(_SCHEME.fullmatch(first)) and not rest[:1].isdigit()
-    if looks_like_scheme or first.lower() in {*SCHEMES, *METAL3_ONLY}:
+    if looks_like_scheme or first.lower() in {*SCHEMES, *ALIASES, *METAL3_ONLY}:
         return first.lower(), rest
     return "ipmi", text
 

@@ -76,6 +76,7 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     custom_deploy: CustomDeploy | None = None
     preprovisioning_network_data_name: str = ""
     architecture: str = ""
+    consumer_ref: dict[str, Any] | None = None
 
     @property
     def image_network_data(self) -> SecretReference | None:

@@ -56,7 +56,13 @@ class _Entry:
     note: EventNote
     first: str
     last: str
+    related: Object
     count: int = 1
+
+
+_REFERENCE: Final = (
+    *("apiVersion", "kind", "namespace", "name", "uid", "resourceVersion", "fieldPath"),
+)
 
 
 class _Lane:
@@ -112,7 +118,7 @@ class Recorder:
         elif not self._rate.take(host.uid, self._clock.monotonic()):
             self._drop("rate")
         else:
-            lane.entries[name] = _Entry(host.key, host.uid, note, now, now)
+            lane.entries[name] = _Entry(host.key, host.uid, note, now, now, _consumer(host))
             lane.news.set()
             self._count_queued(1)
 
@@ -192,9 +198,16 @@ class Recorder:
             await self._clock.sleep(SAY_EVERY_S)
 
 
+def _consumer(host: Host) -> Object:
+    """Return whom the host is used by, as far as an Event has room for it; as Metal3 does."""
+    named = host.spec.consumer_ref or {}
+    return {field: named[field] for field in _REFERENCE if isinstance(named.get(field), str)}
+
+
 def _render(name: str, entry: _Entry) -> Object:
     host, note = entry.key, entry.note
-    return {
+    related: Object = {"related": entry.related} if entry.related else {}
+    return related | {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": name, "namespace": host.namespace},
