@@ -68,8 +68,16 @@ class Cluster:
                 continue
             self.kubectl("apply", "--server-side", "-f", path)
             made.append(name)
-            self.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}")
+            self._wait_established(name)
         return made
+
+    def _wait_established(self, name, patience_s=30):
+        # Not by kubectl wait: it ends with an error while the new definition has no conditions yet.
+        end = time.monotonic() + patience_s
+        path = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
+        while (said := self.kubectl("get", "crd", name, path)) != "True":
+            assert time.monotonic() < end, f"{name} is not established: {said!r}"
+            time.sleep(0.1)
 
     def _compare(self, name, path):
         arguments = ("--server-side", "--force-conflicts", "--dry-run=server")
