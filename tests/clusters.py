@@ -72,11 +72,14 @@ class Cluster:
         return made
 
     def _wait_established(self, name, patience_s=30):
-        # Not by kubectl wait: it ends with an error while the new definition has no conditions yet.
+        # Not by kubectl wait: it ends with an error while a new definition's conditions are null.
         end = time.monotonic() + patience_s
-        path = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
-        while (said := self.kubectl("get", "crd", name, path)) != "True":
-            assert time.monotonic() < end, f"{name} is not established: {said!r}"
+        while True:
+            status = json.loads(self.kubectl("get", "crd", name, "-o", "json")).get("status") or {}
+            told = {said["type"]: said["status"] for said in status.get("conditions") or []}
+            if told.get("Established") == "True":
+                return
+            assert time.monotonic() < end, f"{name} is not established: {told}"
             time.sleep(0.1)
 
     def _compare(self, name, path):
