@@ -49,7 +49,7 @@ def qcow2(
 @pytest.mark.parametrize("version", [2, 3])
 def test_good_headers(version: int) -> None:
     header = inspect_header(qcow2(version), 1 << 20)
-    assert header == Header(version, 65536, GIB, 2, 0, "zlib")
+    assert header == Header(version, 65536, GIB, 2, 0, "zlib", 0x30000, False)
 
 
 def test_compression_types() -> None:

@@ -11,6 +11,9 @@ _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in 
 _KNOWN = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
 _HARMLESS = _DIRTY | _COMPRESSION | _EXTENDED_L2
 _EXTENSION_DATA_FILE = 0x44415441
+_LEAST_BITS_EXTENDED = 14
+SECTOR = 512
+"""The unit of guest sizes, and of the sizes of compressed clusters."""
 
 
 class Header(NamedTuple):
@@ -22,6 +25,18 @@ class Header(NamedTuple):
     l1_entries: int
     snapshots: int
     compression: str
+    l1_offset: int = 0
+    extended_l2: bool = False
+
+    @property
+    def l2_entries(self) -> int:
+        """Return how many clusters one L2 table maps."""
+        return self.cluster_bytes // (16 if self.extended_l2 else 8)
+
+    @property
+    def l1_needed(self) -> int:
+        """Return how many L1 entries the disk inside needs; more may be there (VM state)."""
+        return -(-self.virtual_bytes // (self.cluster_bytes * self.l2_entries))
 
 
 class Unsafe(NamedTuple):
@@ -35,14 +50,13 @@ def inspect_header(data: bytes, file_bytes: int | None = None) -> Header | Unsaf
     """Read the first `HEADER_BYTES` (or all) of a qcow2 file of ``file_bytes`` (None: unknown).
 
     Refused: other versions, backing files, external data files, unknown incompatible features,
-    encryption, impossible cluster sizes, tables outside the file.
     """
     if len(data) < 72 or data[:4] != MAGIC:
         return Unsafe("it has no qcow2 header", damaged=True)
     version, backing_at, backing_len, bits, size, crypt, l1_count, l1_at = struct.unpack_from(
         ">IQIIQIIQ", data, 4
     )
-    snapshots, snapshots_at = struct.unpack_from(">IQ", data, 60)
+    refcounts_at, _, snapshots, snapshots_at = struct.unpack_from(">QIIQ", data, 48)
     if version not in {2, 3}:
         return Unsafe(f"it is of qcow2 version {version}; 2 and 3 are known")
     if backing_at or backing_len:
@@ -55,15 +69,15 @@ def inspect_header(data: bytes, file_bytes: int | None = None) -> Header | Unsaf
     if isinstance(features, Unsafe):
         return features
     incompatible, compression = features
-    reason = _extensions(data, version)
-    if reason:
-        return Unsafe(reason)
-    cluster = 1 << bits
-    entry = 16 if incompatible & _EXTENDED_L2 else 8
-    needed = -(-size // (cluster * (cluster // entry)))
-    tables = _Tables(l1_count, l1_at, snapshots, snapshots_at)
-    bad = _check_tables(tables, file_bytes, cluster, size, needed)
-    return bad or Header(version, cluster, size, l1_count, snapshots, compression)
+    if incompatible & _EXTENDED_L2 and bits < _LEAST_BITS_EXTENDED:
+        reason = f"its cluster size of 2^{bits} bytes is too small for extended L2 entries"
+        return Unsafe(reason, damaged=True)
+    named = _extensions(data, version)
+    if named:
+        return Unsafe(named)
+    extended = bool(incompatible & _EXTENDED_L2)
+    header = Header(version, 1 << bits, size, l1_count, snapshots, compression, l1_at, extended)
+    return _check_tables(header, refcounts_at, snapshots_at, file_bytes) or header
 
 
 def _features(data: bytes, version: int) -> tuple[int, str] | Unsafe:
@@ -73,7 +87,9 @@ def _features(data: bytes, version: int) -> tuple[int, str] | Unsafe:
     if len(data) < 104:
         return Unsafe("its version 3 header is cut", damaged=True)
     (incompatible,) = struct.unpack_from(">Q", data, 72)
-    (length,) = struct.unpack_from(">I", data, 100)
+    refcount_order, length = struct.unpack_from(">II", data, 96)
+    if refcount_order > 6:
+        return Unsafe(f"its refcounts have 2^{refcount_order} bits", damaged=True)
     if length < 104 or length % 8 or length > HEADER_BYTES:
         return Unsafe(f"its header length {length} is impossible", damaged=True)
     if incompatible & _DATA_FILE:
@@ -82,9 +98,12 @@ def _features(data: bytes, version: int) -> tuple[int, str] | Unsafe:
         return Unsafe(f"it uses unknown incompatible features ({incompatible & ~_KNOWN:#x})")
     if incompatible & ~_HARMLESS:
         return Unsafe("it is marked corrupt", damaged=True)
-    kind = data[104] if incompatible & _COMPRESSION and length > 104 and len(data) > 104 else 0
+    kind = data[104] if length > 104 and len(data) > 104 else 0
     if kind not in {0, 1}:
         return Unsafe(f"it uses unknown compression type {kind}")
+    if bool(incompatible & _COMPRESSION) != bool(kind):
+        reason = f"its compression type {kind} contradicts its feature bits"
+        return Unsafe(reason, damaged=True)
     return incompatible, ("zlib", "zstd")[kind]
 
 
@@ -101,30 +120,35 @@ def _extensions(data: bytes, version: int) -> str | None:
     return None
 
 
-class _Tables(NamedTuple):
-    l1_entries: int
-    l1_offset: int
-    snapshots: int
-    snapshots_offset: int
-
-
 def _check_tables(
-    tables: _Tables, file_bytes: int | None, cluster: int, size: int, needed: int
+    header: Header, refcounts_at: int, snapshots_at: int, file_bytes: int | None
 ) -> Unsafe | None:
-    if size == 0:
-        return Unsafe("the disk inside it has no size", damaged=True)
-    if tables.l1_entries < needed:
-        reason = f"its L1 table has {tables.l1_entries} entries, {needed} are needed"
-        return Unsafe(reason, damaged=True)
-    if tables.l1_offset % cluster:
-        return Unsafe("its L1 table is not aligned to a cluster", damaged=True)
-    if tables.snapshots > 65536:
-        return Unsafe(f"it claims {tables.snapshots} snapshots", damaged=True)
-    if file_bytes is not None:
-        if tables.l1_offset + needed * 8 > file_bytes:
-            return Unsafe("its L1 table is beyond the end of the file", damaged=True)
-        if tables.snapshots and tables.snapshots_offset >= file_bytes:
-            return Unsafe("its snapshot table is beyond the end of the file", damaged=True)
+    reason = _size_fault(header)
+    tables = [("L1 table", header.l1_offset, header.l1_needed * 8)]
+    tables.append(("refcount table", refcounts_at, 8))
+    if header.snapshots:
+        tables.append(("snapshot table", snapshots_at, 1))
+    for name, offset, length in tables:
+        if reason:
+            break
+        if offset % header.cluster_bytes and name != "snapshot table":
+            reason = f"its {name} is not aligned to a cluster"
+        elif offset < header.cluster_bytes:
+            reason = f"its {name} is where its header is"
+        elif file_bytes is not None and offset + length > file_bytes:
+            reason = f"its {name} is beyond the end of the file"
+    return Unsafe(reason, damaged=True) if reason else None
+
+
+def _size_fault(header: Header) -> str | None:
+    if header.virtual_bytes == 0:
+        return "the disk inside it has no size"
+    if header.virtual_bytes % SECTOR:
+        return f"the size of the disk inside, {header.virtual_bytes}, is not in sectors"
+    if header.l1_entries < header.l1_needed:
+        return f"its L1 table has {header.l1_entries} entries, {header.l1_needed} are needed"
+    if header.snapshots > 65536:
+        return f"it claims {header.snapshots} snapshots"
     return None
 
 
