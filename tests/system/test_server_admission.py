@@ -35,3 +35,19 @@ async def test_bad_fields_are_refused_by_the_api(user, machine, field, value, wo
         await user.apply(credentials, host)
     assert words in str(caught.value)
     assert field in str(caught.value)
+
+
+async def test_the_bmc_address_of_a_host_changes_only_while_it_is_detached(user, machine):
+    box = machine()
+    await user.register(box)
+    await user.until_state("ready")
+    other = {"bmc": {"address": box.address.replace("127.0.0.1", "localhost")}}
+    with pytest.raises(KubectlError, match=r"spec\.bmc\.address"):
+        await user.patch(other)
+    await user.annotate("baremetalhost.metal3.io/detached=")
+    await user.until(lambda host: host["status"]["operationalStatus"] == "detached")
+    await user.patch(other)
+    await user.annotate("baremetalhost.metal3.io/detached-")
+    await user.until(lambda host: host["status"]["operationalStatus"] == "OK")
+    with pytest.raises(KubectlError, match=r"spec\.bmc\.address"):
+        await user.patch({"bmc": {"address": box.address}})

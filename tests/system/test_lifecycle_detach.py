@@ -1,4 +1,4 @@
-"""Scenarios on both APIs: power by annotation; hosts detached, moved and taken up again."""
+"""Scenarios on both APIs: hosts are detached, moved by their status, and taken up again."""
 
 import json
 
@@ -8,7 +8,6 @@ from scenarios import scenario
 from server_rig import IMAGE, eventually
 
 NAME = "metal3-node01"
-REBOOT = "reboot.metal3.io"
 DETACHED = "baremetalhost.metal3.io/detached"
 STATUS = "baremetalhost.metal3.io/status"
 
@@ -26,58 +25,6 @@ async def provisioned(user, machine, kind):
 
 def annotations_of(host):
     return host["metadata"].get("annotations", {})
-
-
-@scenario
-@pytest.mark.parametrize("mode", ["", '{"mode": "soft"}', '{"mode": "hard"}'])
-async def test_reboot_by_annotation(user, machine, mode):
-    """Off, the annotation goes, on again; the system starts from its disk."""
-    box = await provisioned(user, machine, "redfish" if mode else "ipmi")
-    await user.annotate(f"{REBOOT}={mode}")
-    await user.until(lambda host: REBOOT not in annotations_of(host))
-    await eventually(lambda: box.booted == [IMAGE, IMAGE])
-    host = await user.until(lambda host: host["status"].get("poweredOn"))
-    assert host["status"]["provisioning"]["state"] == "provisioned"
-    assert box.show()["powered_on"]
-    assert len(box.jobs("deploy")) == 1
-
-
-@scenario
-async def test_held_off_by_keys(user, machine):
-    """Several keys: off until the last is gone; the server takes none of them away."""
-    box = await provisioned(user, machine, "ipmi")
-    first, second = f"{REBOOT}/remediation", f"{REBOOT}/upgrade"
-    await user.annotate(f"{first}=", f"{second}=" + '{"mode": "hard"}')
-    await user.until_off()
-    assert not box.show()["powered_on"]
-    await user.annotate(f"{first}-")
-    host = await user.until(lambda host: first not in annotations_of(host))
-    assert second in annotations_of(host)
-    await user.rest(6)  # three readings of its power
-    assert not box.show()["powered_on"]
-    assert second in annotations_of(await user.host())
-    await user.annotate(f"{second}-")
-    await user.until(lambda host: host["status"].get("poweredOn"))
-    await eventually(lambda: box.booted == [IMAGE, IMAGE])
-
-
-@scenario
-async def test_reboot_waits_where_it_may_not_act(user, machine):
-    """A host at rest is not rebooted without force."""
-    box = machine("redfish")
-    await user.register(box, online=True)
-    await user.until_state("ready")
-    await user.until(lambda host: host["status"].get("poweredOn"))
-    await eventually(lambda: box.show()["powered_on"])
-    boots = box.show()["boots"]
-    await user.annotate(f"{REBOOT}=")
-    await user.rest(5)
-    assert box.show()["boots"] == boots
-    assert REBOOT in annotations_of(await user.host())
-    await user.annotate(f"{REBOOT}=" + '{"mode": "hard", "force": true}')
-    await user.until(lambda host: REBOOT not in annotations_of(host))
-    await eventually(lambda: len(box.show()["boots"]) > len(boots))
-    assert (await user.host())["status"]["provisioning"]["state"] == "ready"
 
 
 @scenario
