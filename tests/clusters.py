@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import tempfile
 import time
@@ -100,9 +99,15 @@ class GenuineServer(Cluster):
         self._program = program
         self._folder = Path(tempfile.mkdtemp(prefix="billet-kubeapi-"))
         self.kubeconfig = self._folder / "state" / "kubeconfig"
+        self._warden = None
 
     def open(self):
-        """Start it, with the definitions."""
+        """Start it, with the definitions; it ends with this process, however that ends."""
+        end = 'read -r _; "$0" stop "$1/state" && rm -rf "$1"'
+        self._warden = subprocess.Popen(
+            ["sh", "-c", end, self._program, self._folder],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
         try:
             self.start()
             self.install()
@@ -119,8 +124,9 @@ class GenuineServer(Cluster):
 
     def close(self):
         """Stop it and take its files away."""
-        self._run("stop")
-        shutil.rmtree(self._folder)
+        self._warden.stdin.close()
+        assert self._warden.wait(90) == 0
+        assert not self._folder.exists()
 
     def _run(self, verb, *more):
         command = [self._program, verb, self._folder / "state", *more]
