@@ -5,6 +5,7 @@ import logging
 import ssl
 
 import aiohttp
+import aiohttp.web
 import pytest
 
 from billet_server import pki
@@ -269,6 +270,22 @@ async def test_plain_pages_and_plain_requests(world):
         assert await response.read() == b"PEM"
     async with world.http.get("/agent/v1/link") as response:
         assert response.status == 400
+
+
+async def test_an_agent_that_leaves_while_it_is_greeted_is_no_error(world, monkeypatch, caplog):
+    prepare = aiohttp.web.WebSocketResponse.prepare
+
+    async def on_a_dead_line(response, request):
+        request.transport.abort()
+        return await prepare(response, request)
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.INFO):
+        patched.setattr(aiohttp.web.WebSocketResponse, "prepare", on_a_dead_line)
+        with pytest.raises(aiohttp.ClientError):
+            await world.dial()
+    assert "left while it was greeted" in caplog.text
+    assert "Error handling request" not in caplog.text
+    await world.join()
 
 
 async def test_stopping_closes_agents_with_going_away(tls, directory):

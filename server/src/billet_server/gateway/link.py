@@ -45,8 +45,14 @@ class Link:
         self._alive_s = 0.0
 
     async def accept(self, request: web.Request) -> None:
-        """Answer the upgrade request. Raises HTTPException when it is none."""
-        await self.response.prepare(request)
+        """Answer the upgrade request.
+
+        Raises HTTPException when it is none, AgentError when the agent is gone already.
+        """
+        try:
+            await self.response.prepare(request)
+        except ConnectionError as error:
+            raise AgentError(f"the agent at {self.peer} left while it was greeted") from error
         self._alive_s = asyncio.get_running_loop().time()
 
     async def hello(self, timeout_s: float) -> Hello | None:
