@@ -4,6 +4,7 @@ import pytest
 
 from billet_server.core.host import parse_host
 from billet_server.engine.secrets import config_drive_tree, data_version
+from billet_server.ports import BARE_METAL_HOST, Object
 from engine_rig import BMC, NAME, NS, running_rig
 
 IMAGE = {"url": "http://172.22.0.1/a.qcow2", "checksum": "0" * 32}
@@ -35,6 +36,20 @@ async def test_the_bmcs_certificate_is_checked_unless_that_is_disabled(given):
         await rig.until_state("ready")
         disabled = given.get("disableCertificateVerification", False)
         assert {target.verify_certificate for target in rig.bmcs.opened} == {not disabled}
+
+
+async def test_labels_and_annotations_of_others_stay():
+    mine = {"cluster.x-k8s.io/cluster-name": "c", "infrastructure.cluster.x-k8s.io/node-reuse": "n"}
+    theirs = {"capm3.metal3.io/unhealthy": "", "reboot.metal3.io.example": "x"}
+    async with running_rig(host=False) as rig:
+        await rig.add_host()
+        meta: Object = {"labels": mine, "annotations": theirs}
+        await rig.api.patch(BARE_METAL_HOST, NS, NAME, {"metadata": meta})
+        await rig.until_state("ready")
+        await rig.edit(online=True, image=IMAGE)
+        await rig.until_state("provisioned")
+        meta = (await rig.host())["metadata"]
+        assert (meta["labels"], meta["annotations"]) == (mine, theirs)
 
 
 def host_with(**spec):
