@@ -21,16 +21,19 @@ from billet_server.core.states import State, is_legal, read_state
 from billet_server.core.terms import HostKey, PowerState
 from billet_server.core.turn import Step
 from billet_wire import (
+    Clean,
     CleanResult,
     CpuReport,
     DeployResult,
     DiskReport,
     FirmwareReport,
     InspectResult,
+    Job,
     JobProblem,
     JobReport,
     NicReport,
     VendorReport,
+    reports_that_hold,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -259,6 +262,7 @@ class World:
             self.now += timedelta(seconds=20)
             if boot is not None and boot.purpose in NETBOOT_PURPOSES:
                 self.boot = BootSeen(self.now, self.now, self.now, self.now)
+                self._left.clear()  # a fresh ramdisk knows no job, and is not slow for an old one
                 self.agent = AgentView(
                     "uid-1",
                     boot.nonce,
@@ -326,6 +330,9 @@ class World:
         if isinstance(effect, ask.StartHandOver):
             self.agent = self.agent._replace(connected=False, goodbye="reboot", last_seen=self.now)
         elif effect.job_id not in self.agent.jobs:
+            if isinstance(effect, ask.StartDeploy | ask.StartClean):
+                held = reports_that_hold(self.agent.jobs, Job(effect.job_id, Clean()))
+                self.agent = self.agent._replace(jobs=held)
             if isinstance(effect, ask.StartDeploy):
                 self._images[effect.job_id] = effect.image.url
                 self.disk = f"part of {effect.image.url}"

@@ -107,7 +107,7 @@ class Server:
             *(BILLET, "up", "--state-dir", self.state, *api, "--address", self.address),
             *("--dhcp", "off", "--http-port", self.http_port, "--agent-port", self.agent_port),
             *("--metrics-port", self.metrics_port),
-            *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "4"),
+            *("--power-poll", "2", "--retry-base", "0.5", "--agent-lost", "8"),
             *("--bmc-timeout", "1.5", "--hand-over-timeout", "5"),
             *("--ramdisk-dir", self.ramdisk),
             *(word for name in self._namespaces for word in ("--namespace", name)),

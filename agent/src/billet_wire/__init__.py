@@ -39,6 +39,7 @@ from billet_wire.messages import (
     RunJob,
     ServerMessage,
     Welcome,
+    reports_that_hold,
 )
 from billet_wire.reports import (
     CleanResult,
@@ -88,4 +89,5 @@ __all__ = [
     "decode_agent",
     "decode_server",
     "encode",
+    "reports_that_hold",
 ]

@@ -1,10 +1,11 @@
 """Frames of the agent link; see the package's docstring for their order."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
-from billet_wire.jobs import Job
+from billet_wire.jobs import Clean, Deploy, Job
 from billet_wire.reports import CleanResult, DeployResult, InspectResult
 
 PROTOCOL = 1
@@ -55,6 +56,21 @@ class JobReport(msgspec.Struct, frozen=True, tag_field="type", tag="job"):
     clean: CleanResult | None = None
     deploy: DeployResult | None = None
     problem: JobProblem | None = None
+
+
+def reports_that_hold(reports: Mapping[str, JobReport], job: Job) -> dict[str, JobReport]:
+    """Return the reports that still hold once ``job`` begins; a known job begins nothing.
+
+    What a finished disk job said of the disk is history as soon as another one writes there: if
+    the first is wanted again, it has to be done again.
+    """
+    if job.id in reports or not isinstance(job.params, Clean | Deploy):
+        return dict(reports)
+    return {
+        key: report
+        for key, report in reports.items()
+        if report.state == "running" or report.kind not in {"clean", "deploy"}
+    }
 
 
 class Hello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):

@@ -272,11 +272,16 @@ async def test_plain_pages_and_plain_requests(world):
         assert response.status == 400
 
 
-async def test_an_agent_that_leaves_while_it_is_greeted_is_no_error(world, monkeypatch, caplog):
+@pytest.mark.parametrize("answered", [False, True])
+async def test_an_agent_that_leaves_while_it_is_greeted_is_no_error(
+    world, monkeypatch, caplog, answered
+):
     prepare = aiohttp.web.WebSocketResponse.prepare
 
     async def on_a_dead_line(response, request):
         request.transport.abort()
+        if not answered:
+            raise ConnectionResetError("nobody is there")
         return await prepare(response, request)
 
     with monkeypatch.context() as patched, caplog.at_level(logging.INFO):
@@ -285,6 +290,7 @@ async def test_an_agent_that_leaves_while_it_is_greeted_is_no_error(world, monke
             await world.dial()
     assert "left while it was greeted" in caplog.text
     assert "Error handling request" not in caplog.text
+    assert "Unhandled exception" not in caplog.text
     await world.join()
 
 

@@ -40,10 +40,19 @@ def test_the_same_agent_of_the_same_boot_goes_on():
     session, replaced = sessions.open((HOST, "u", "n"), hello(jobs=(report("1"),)), first, NOW)
     assert replaced is None
     later = NOW + timedelta(seconds=5)
-    again, replaced = sessions.open((HOST, "u", "n"), hello(), second, later)
+    told = hello(jobs=(report("1", "succeeded"),))
+    again, replaced = sessions.open((HOST, "u", "n"), told, second, later)
     assert again is session
     assert replaced is first
     assert (again.view().connected_at, set(again.view().jobs)) == (later, {"1"})
+
+
+def test_what_an_agent_no_longer_tells_is_no_longer_so():
+    sessions = Sessions()
+    jobs = (report("1"), report("2"))
+    sessions.open((HOST, "u", "n"), hello(jobs=jobs), Wire(), NOW)
+    again, _ = sessions.open((HOST, "u", "n"), hello(jobs=jobs[1:]), Wire(), NOW)
+    assert set(again.view().jobs) == {"2"}
 
 
 def test_another_agent_or_another_boot_starts_afresh():

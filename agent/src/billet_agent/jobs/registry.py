@@ -20,6 +20,7 @@ from billet_wire import (
     JobProblem,
     JobReport,
     Progress,
+    reports_that_hold,
 )
 
 MOST_JOBS = 64
@@ -69,6 +70,7 @@ class Registry:
             ).problem
             return JobReport(job.id, kind, "failed", problem=problem)
         report = JobReport(job.id, kind, "running", progress=Progress(step="start"))
+        self._reports = reports_that_hold(self._reports, job)
         self._running = job.id
         self._idle.clear()
         self._keep(report)

@@ -88,7 +88,10 @@ class Gateway:
 
     async def run_job(self, host_uid: str, job: Job) -> None:
         """Send a job to a connected agent. Raises AgentError."""
-        await self._connection(host_uid, f"run job {job.id}").send(RunJob(job))
+        connection = self._connection(host_uid, f"run job {job.id}")
+        if (session := self._sessions.get(host_uid)) is not None:
+            session.begin(job)
+        await connection.send(RunJob(job))
 
     async def cancel_job(self, host_uid: str, job_id: str) -> None:
         """Ask a connected agent to stop a job. Raises AgentError."""
@@ -171,7 +174,8 @@ class Gateway:
         finally:
             self._links.discard(link)
             await link.close("")
-        return link.response
+        # An agent that left before it was answered has no WebSocket that could be ended.
+        return link.response if link.response.prepared else web.Response(status=400)
 
     async def _meet(self, link: Link, request: web.Request) -> Session | None:
         self._strangers += 1

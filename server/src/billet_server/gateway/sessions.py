@@ -7,7 +7,7 @@ from typing import Protocol
 from billet_server.core.terms import HostKey
 from billet_server.gateway.hello import is_report
 from billet_server.ports import AgentView
-from billet_wire import Hello, JobReport, ServerMessage
+from billet_wire import Hello, Job, JobReport, ServerMessage, reports_that_hold
 
 MAX_SESSIONS = 20_000
 MAX_JOBS = 64
@@ -43,8 +43,15 @@ class Session:
         self._hello, self.connection = hello, connection
         self.connected_at = self.last_seen = now
         self.goodbye = None
+        told = {report.id for report in hello.jobs}
+        for gone in [job_id for job_id in self.jobs if job_id not in told]:
+            del self.jobs[gone]
         for report in hello.jobs:
             self.report(report, now)
+
+    def begin(self, job: Job) -> None:
+        """Note that the agent is given a job: what it undoes is no longer so."""
+        self.jobs = OrderedDict(reports_that_hold(self.jobs, job))
 
     def report(self, report: JobReport, now: datetime) -> bool:
         """Keep a job's report; return whether it says anything new."""

@@ -21,6 +21,7 @@ from billet_wire import (
     RunJob,
     ServerMessage,
     Welcome,
+    reports_that_hold,
 )
 
 Script = Callable[[Job], Iterable[JobReport]]
@@ -73,6 +74,7 @@ class FakeAgent:
         if known is not None:
             self._agents.heard(self, known)
         elif self.script is not None:
+            self.jobs = reports_that_hold(self.jobs, message.job)
             for report in self.script(message.job):
                 self.jobs[report.id] = report
                 self._agents.heard(self, report)
@@ -116,7 +118,10 @@ class MemoryAgents:
 
     async def run_job(self, host_uid: str, job: Job) -> None:
         """Give a connected agent a job. Raises AgentError."""
-        self._connected(host_uid, f"run job {job.id}").take(RunJob(job))
+        agent = self._connected(host_uid, f"run job {job.id}")
+        view = self._views[host_uid]
+        self._views[host_uid] = view._replace(jobs=reports_that_hold(view.jobs, job))
+        agent.take(RunJob(job))
 
     async def cancel_job(self, host_uid: str, job_id: str) -> None:
         """Ask a connected agent to stop a job. Raises AgentError."""
@@ -158,14 +163,8 @@ class MemoryAgents:
 
     def _open(self, admission: Admission, agent: FakeAgent) -> None:
         host_uid, hello, now = admission.host_uid, agent.hello, self._now()
-        old_agent, old_view = self._agents.get(host_uid), self._views.get(host_uid)
-        jobs: dict[str, JobReport] = {}
-        if old_view is not None and (old_view.agent_id, old_view.nonce) == (
-            hello.agent_id,
-            admission.nonce,
-        ):
-            jobs.update(old_view.jobs)
-        jobs.update((report.id, report) for report in hello.jobs)
+        old_agent = self._agents.get(host_uid)
+        jobs = {report.id: report for report in hello.jobs}
         self._agents[host_uid] = agent
         self._views[host_uid] = AgentView(
             host_uid=host_uid,
