@@ -244,6 +244,25 @@ def test_switching_is_given_up_and_the_power_is_still_read():
     assert world.status.failures is None
 
 
+def test_an_edit_while_a_failing_bmc_is_read_is_a_new_try():
+    """Switching was given up, the power is read, the host is edited, the reading fails."""
+    world = ready()
+    world.refused = ask.PowerOn
+    world.edit(online=True)
+    world.run(lambda: given_up(world), seconds=DAY)
+    world.bmc_fault = Fault("bmc-unreachable", "metal3/node01: no answer")
+    world.now += timedelta(seconds=61)
+    while not isinstance(world.once().effect, ask.ReadPower):
+        world.now += timedelta(seconds=61)
+    world.edit(online=True, disable_power_off=True)
+    status = world.decide().status
+    assert status.waiting is not None
+    assert status.problem.id == "bmc-unreachable"
+    assert status.problem.next_retry_at is not None
+    world.refused = world.bmc_fault = None
+    world.run(lambda: world.power is PowerState.ON, seconds=3600)
+
+
 def test_the_annotation_shortens_a_wait_and_loses_no_outcome():
     world = World(bmc_fault=Fault("bmc-unreachable", "metal3/node01: no answer"))
     world.run(lambda: world.status.error_count >= 8)

@@ -52,11 +52,11 @@ def _failed(turn: Turn) -> bool:
         return False
     if isinstance(last.effect, PowerCycle):
         restart_failed(turn)
-    if not (isinstance(last.effect, ReadPower) and _given_up(turn)):
+    if isinstance(last.effect, ReadPower) and _given_up(turn) and turn.blocked():
+        turn.look_again(turn.rules.power_poll_s)
+    else:
+        # Also where switching was given up and an edit has since called for new tries.
         turn.fail(last.fault, POWER)
-        return True
-    turn.look_again(turn.rules.power_poll_s)
-    turn.blocked()
     return True
 
 
