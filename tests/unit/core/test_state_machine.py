@@ -325,7 +325,11 @@ class Life(RuleBasedStateMachine):
             return True
         return self.world.state in AT_REST and decision.status.problem is None and not waiting
 
-    def runs_the_image(self, _: Step) -> bool:
+    def waits_for_a_person(self) -> bool:
+        waiting = self.world.status.waiting
+        return waiting is not None and waiting.actor == "user"
+
+    def runs_the_image(self, _: Step | None) -> bool:
         held = self.world.status.provisioning.image
         # As in Metal3 another checksum alone is no other image.
         same = held is not None and held.url == IMAGE.url
@@ -339,7 +343,11 @@ class Life(RuleBasedStateMachine):
         if self.over:
             return
         self.world.edit(online=True, image=IMAGE)
-        self.come_to(self.runs_the_image)
+        self.come_to(lambda decision: self.runs_the_image(decision) or self.waits_for_a_person())
+        if not self.runs_the_image(None):
+            # A job had failed behind the problem that the first edit cured; now it is named.
+            self.world.edit(online=True, image=IMAGE)
+            self.come_to(self.runs_the_image)
         self.come_to(self.rests)
         if self.over:
             return
