@@ -2,14 +2,13 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from billet_server import errors
+from billet_server import errors, pki
 from billet_server.core.annotations import MOVE, PAUSED, STATUS
 from billet_server.core.terms import HostKey
 from billet_server.move.bundle import (
@@ -70,22 +69,11 @@ def write_archive(path: Path, text: str, *, overwrite: bool = False) -> None:
     """Write the file with mode 0600, whole or not at all. Raises ConfigError."""
     if path.exists() and not overwrite:
         raise errors.ConfigError([f"{path} exists; --overwrite replaces it"])
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    if not path.parent.is_dir():
+        raise errors.ConfigError([f"cannot write {path}: there is no folder {path.parent}"])
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        pki.write_private(path, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise errors.ConfigError([f"cannot write {path}: {error.strerror}"]) from error
 
 
