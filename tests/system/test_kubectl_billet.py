@@ -50,7 +50,13 @@ def kubectl(programs, user, tmp_path):
             stderr=subprocess.STDOUT, env=environment,
             preexec_fn=die_with_parent(),
         )  # fmt: skip
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), 60)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            told = json.dumps((await user.host())["status"])
+            raise AssertionError(f"kubectl {words} does not end; the host: {told}") from None
         return process.returncode, out.decode()
 
     return run
