@@ -89,10 +89,15 @@ def _reboot_faults(path: str, value: str) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault(path, INVALID, f"{quote(value)}: {error}; {example}")
         return
-    mode, force = arguments.get("mode"), arguments.get("force")
+    mode = arguments.get("mode")
     if mode not in (None, "", "soft", "hard"):
         shown = quote(mode if isinstance(mode, str) else str(mode))
         yield Fault(path, UNSUPPORTED, f'mode {shown}: supported values: "soft", "hard"')
+    yield from _force_faults(path, arguments)
+
+
+def _force_faults(path: str, arguments: dict[str, Any]) -> Iterator[Fault]:
+    force = arguments.get("force")
     if not isinstance(force, bool | None):
         yield Fault(path, INVALID, f"force {quote(str(force))}: must be true or false")
 
@@ -106,13 +111,12 @@ def _detached_faults(path: str, value: str) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault(path, INVALID, f"{quote(value)}: {error}; {example}")
         return
-    action, force = arguments.get("deleteAction"), arguments.get("force")
+    action = arguments.get("deleteAction")
     if action not in (None, "", "delay", "delete"):
         shown = quote(action if isinstance(action, str) else str(action))
         rule = 'supported values: "delay", "delete"'
         yield Fault(path, UNSUPPORTED, f"deleteAction {shown}: {rule}")
-    if not isinstance(force, bool | None):
-        yield Fault(path, INVALID, f"force {quote(str(force))}: must be true or false")
+    yield from _force_faults(path, arguments)
 
 
 def _inspect_faults(path: str, value: str, mode: str) -> Iterator[Fault]:
