@@ -545,20 +545,42 @@ class World:
     async def host(self, name="metal3-node01"):
         return await self.kubectl.json("get", "baremetalhost", name)
 
-    async def follow(self):
-        """Keep up with the hosts by one ``kubectl get -w``; begun again when the API went away."""
+    async def follow(self, version):
+        """Keep up with the hosts from a resource version on, also past an API that went away."""
+        path = f"/apis/metal3.io/v1alpha1/namespaces/{self.namespace}/baremetalhosts"
         while True:
-            async with contextlib.aclosing(self.kubectl.watch("baremetalhosts")) as hosts:
-                async for host in hosts:
-                    assert host["kind"] == "BareMetalHost", host
-                    name = host["metadata"]["name"]
-                    self.latest[name] = host
-                    states = self.states.setdefault(name, [])
-                    if state_of(host) and states[-1:] != [state_of(host)]:
-                        states.append(state_of(host))
-                    async with self._news:
-                        self._news.notify_all()
+            with contextlib.suppress(KubectlError):
+                version = version or await self._list(path)
+                version = await self._watch(path, version)
             await asyncio.sleep(0.1)
+
+    async def _list(self, path):
+        """Take the hosts as they are; return the version to go on from."""
+        listed = json.loads(await self.kubectl.run("get", "--raw", path))
+        for host in listed["items"]:
+            await self._note(host)
+        return listed["metadata"]["resourceVersion"]
+
+    async def _watch(self, path, version):
+        """Take every change until the API ends the watch; return the version to go on from."""
+        async with contextlib.aclosing(self.kubectl.watch_since(path, version)) as events:
+            async for event in events:
+                if event["type"] == "ERROR":
+                    assert event["object"]["code"] == 410, event
+                    return ""
+                version = event["object"]["metadata"]["resourceVersion"]
+                await self._note(event["object"])
+        return version
+
+    async def _note(self, host):
+        assert host["kind"] == "BareMetalHost", host
+        name = host["metadata"]["name"]
+        self.latest[name] = host
+        states = self.states.setdefault(name, [])
+        if state_of(host) and states[-1:] != [state_of(host)]:
+            states.append(state_of(host))
+        async with self._news:
+            self._news.notify_all()
 
     async def until(self, ready, name="metal3-node01", *, deadline_s=DEADLINE_S):
         """Wait until ``ready(host)``, in a version not older than this user's last edit."""
@@ -663,8 +685,10 @@ async def world(server, namespace=""):
     namespace = namespace or new_namespace()
     async with asyncio.TaskGroup() as group:
         made = World(server, namespace, group)
-        await made.kubectl.run("create", "namespace", namespace)
-        made.tasks.append(group.create_task(made.follow(), name="follow"))
+        version = (await made.kubectl.json("create", "namespace", namespace))["metadata"][
+            "resourceVersion"
+        ]
+        made.tasks.append(group.create_task(made.follow(version), name="follow"))
         try:
             yield made
         finally:

@@ -2,8 +2,9 @@
 
 import asyncio
 import codecs
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +56,36 @@ class Kubectl:
         """Return the parsed output of a command with ``-o json``."""
         return json.loads(await self.run(*args, "-o", "json"))
 
-    async def watch(self, kind: str, name: str = "") -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, kind: str, name: str = "") -> AsyncGenerator[dict[str, Any]]:
         """Yield the objects of a kind as they are and at each change, until kubectl ends.
 
         One of a name is watched as a list of one: `kubectl get KIND NAME -w` gets the object,
         then drops the watch's first event, and with it a change that came in between.
         """
         chosen = [f"--field-selector=metadata.name={name}"] if name else []
+        async with contextlib.aclosing(
+            self._follow("get", kind, *chosen, "-w", "-o", "json")
+        ) as it:
+            async for obj in it:
+                yield obj
+
+    async def watch_since(self, path: str, version: str) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the watch events of a collection after a resource version, until the API ends it.
+
+        `kubectl get -w` begins with a list, made when kubectl is up: what an object was before
+        is not told. An ERROR event means that the version is too old to go on from.
+        """
+        query = f"{path}?watch=true&resourceVersion={version}"
+        async with contextlib.aclosing(self._follow("get", "--raw", query)) as it:
+            async for event in it:
+                yield event
+
+    async def _follow(self, *args: str) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the JSON documents that a kubectl prints, until it ends."""
         process = await asyncio.create_subprocess_exec(
             *self._base,
             f"--namespace={self._namespace}",
-            "get",
-            kind,
-            *chosen,
-            "-w",
-            "-o",
-            "json",
+            *args,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
