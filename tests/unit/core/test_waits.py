@@ -282,6 +282,21 @@ def test_a_server_that_comes_late_lets_the_agent_call_before_it_believes_that_it
     )
 
 
+def test_an_agent_that_calls_a_new_server_within_the_second_of_the_order_is_told_again():
+    world = handing_over()
+    world.deaf = True
+    world.once()
+    world.now = world.status.boot.handed_over_at + timedelta(seconds=0.4)
+    world.restart_server()
+    world.now += timedelta(seconds=0.1)
+    world.agent = world.agent._replace(connected=True, connected_at=world.now, jobs={})
+    world.deaf = False
+    world.run(lambda: world.state is State.PROVISIONED)
+    told = [each for each in world.performed if isinstance(each, ask.StartHandOver)]
+    assert len(told) == 2
+    assert not any(isinstance(each, ask.RestartFromDisk) for each in world.performed)
+
+
 def test_a_bmc_that_dies_at_hand_over_is_named_and_waited_for():
     world = handing_over()
     world.lose_agent()

@@ -143,8 +143,15 @@ def _see_off(turn: Turn, agent: AgentView, told_at: datetime) -> None:
             _restart(turn)
         return
     turn.wait(HAND_OVER, "the agent restarts the machine", "agent", until)
+    # told_at is of whole seconds: who called within that second may have been told. By another
+    # server that was not this connection. Told twice, an agent starts a job once.
+    another_told = turn.seen.started_at > told_at
     called_again = agent.connected_at > told_at + timedelta(seconds=1)
-    if called_again and job.job_id not in agent.jobs and turn.outcome(StartHandOver) is None:
+    if (
+        (called_again or another_told)
+        and job.job_id not in agent.jobs
+        and turn.outcome(StartHandOver) is None
+    ):
         turn.ask(job)
 
 
