@@ -47,6 +47,14 @@ class Page:
     reset: bool = False
     hang: bool = False
     chunked: bool = False
+    refusals: list[int] = field(default_factory=list)
+    """For each answer in turn: a status instead of the page; then no more."""
+    content_range: str = ""
+    """What a part claims to be, whatever it is."""
+    stall_after: list[int] = field(default_factory=list)
+    """For each answer in turn: after how many bytes nothing comes any more."""
+    trickle_s: float = 0.0
+    """Seconds between single bytes, all of them."""
 
 
 class WebServer:
@@ -55,6 +63,7 @@ class WebServer:
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.sent_bytes = 0
         self.gate = threading.Event()
         rig = self
 
@@ -92,6 +101,8 @@ class WebServer:
     def _answer(self, handler: BaseHTTPRequestHandler, page: Page) -> None:
         body, start, status = page.body, 0, page.status
         wanted = handler.headers.get("Range")
+        if page.refusals:
+            body, status = b"", page.refusals.pop(0)
         if wanted and page.ranges and status == 200:
             start, status = int(wanted.removeprefix("bytes=").rstrip("-")), 206
         handler.send_response(status)
@@ -101,15 +112,26 @@ class WebServer:
             handler.send_header("Location", page.location)
         if status == 206:
             total = page.announce or len(body)
-            handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            span = page.content_range or f"bytes {start}-{total - 1}/{total}"
+            handler.send_header("Content-Range", span)
         if not page.chunked:
-            handler.send_header("Content-Length", str((page.announce or len(body)) - start))
+            length = (page.announce or len(body)) if status == page.status or start else 0
+            handler.send_header("Content-Length", str(length - start))
         handler.end_headers()
         data = body[start:]
         if page.cut_after:
             data = data[: page.cut_after.pop(0)]
-        handler.wfile.write(data)
+        stalls = bool(page.stall_after)
+        if stalls:
+            data = data[: page.stall_after.pop(0)]
+        step = 1 if page.trickle_s else max(1, len(data))
+        for at in range(0, len(data), step):
+            self.sent_bytes += len(data[at : at + step])
+            handler.wfile.write(data[at : at + step])
+            self.gate.wait(page.trickle_s)
         handler.wfile.flush()
+        if stalls:
+            self.gate.wait(20)
         if page.reset:
             linger = struct.pack("ii", 1, 0)
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

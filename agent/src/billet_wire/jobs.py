@@ -28,12 +28,16 @@ class ImageSource(msgspec.Struct, frozen=True):
 
     ``checksum`` is a hex digest or the http(s) URL of a sum file; ``checksum_type`` is md5,
     sha256, sha512 or auto (by length); ``format`` is raw, qcow2, vdi, vmdk or None (detect).
+    ``mirrors`` are further http(s) URLs of the same file, tried in turn after ``url``;
+    ``rate_bytes_s`` is how fast it may be fetched at the most (None: as fast as it comes).
     """
 
     url: str
     checksum: str
     checksum_type: Literal["md5", "sha256", "sha512", "auto"] = "auto"
     format: Literal["raw", "qcow2", "vdi", "vmdk"] | None = None
+    mirrors: tuple[str, ...] = ()
+    rate_bytes_s: int | None = None
 
 
 class Inspect(msgspec.Struct, frozen=True, tag_field="kind", tag="inspect"):

@@ -2,14 +2,16 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from agent_rig import QUICK, Page, Recorder, WebServer, digest, file_machine, web_server
-from billet_agent.image.fetch import Fetch, TextSink, check_redirect, check_url, show_url
+from billet_agent.image.fetch import Fetch, TextSink
 from billet_agent.jobs.deploy import resolve_checksum
-from billet_agent.problems import JobCancelled, JobFailed
+from billet_agent.plan.urls import check_redirect, check_url, show_url
+from billet_agent.problems import JobCancelled, JobFailed, failure
 from billet_wire import ImageSource, JobProblem
 
 BODY = random.Random(7).randbytes(3_000_000)
@@ -194,6 +196,275 @@ def test_progress_ends_at_the_total(web: WebServer) -> None:
     counts = [progress.done_bytes or 0 for progress in seen]
     assert counts == sorted(counts)
     assert any(progress.rate_bytes_s and progress.eta_s for progress in seen)
+
+
+def mirrored(
+    web: WebServer, *paths: str, prove: Callable[[], JobFailed | None] = lambda: None
+) -> tuple[Bytes, list[str]]:
+    sink, recorder = Bytes(), Recorder()
+    first, *others = map(web.url, paths)
+    fetch = Fetch(
+        first, sink, recorder.context(), QUICK, recorder.lines.append, mirrors=tuple(others)
+    )
+    assert fetch.run(prove) == len(sink.data)
+    return sink, recorder.lines
+
+
+def asked(web: WebServer) -> list[tuple[str, str | None]]:
+    return [(path, headers.get("Range")) for path, headers in web.requests]
+
+
+def test_ten_cuts_cost_no_byte_twice(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, headers=TAG, cut_after=[250_000] * 10)
+    assert fetch(web).data == BODY
+    assert len(web.requests) == 11
+    assert web.sent_bytes == len(BODY)
+
+
+def test_it_goes_on_by_date_where_there_is_no_tag(web: WebServer) -> None:
+    stamp = "Tue, 01 Sep 2026 10:00:00 GMT"
+    web.pages["/image"] = Page(BODY, headers={"Last-Modified": stamp}, cut_after=[1_000_000])
+    assert len(fetch(web).totals) == 1
+    assert web.requests[1][1]["If-Range"] == stamp
+
+
+def test_a_weak_tag_proves_nothing(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, headers={"ETag": 'W/"v1"'}, cut_after=[1_000_000])
+    assert len(fetch(web).totals) == 2
+    assert asked(web)[1] == ("/image", None)
+
+
+def test_a_server_that_ignores_if_range_is_found_out(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, headers=TAG, cut_after=[1_000_000])
+    sink, recorder = Bytes(), Recorder()
+
+    def change(line: str) -> None:
+        recorder.lines.append(line)
+        web.pages["/image"] = Page(BODY[::-1], headers={"ETag": '"v2"'})
+
+    Fetch(web.url("/image"), sink, recorder.context(), QUICK, change).run()
+    assert sink.data == BODY[::-1]
+    assert any("has changed meanwhile: starts over" in line for line in recorder.lines)
+
+
+@pytest.mark.parametrize(
+    "span", ["bytes 0-2999999/3000000", "bytes 1000000-2999999/9", "", "bytes */3000000", "x"]
+)
+def test_a_part_that_is_another_one_starts_over(web: WebServer, span: str) -> None:
+    page = Page(BODY, headers=TAG, cut_after=[1_000_000], content_range=span or "none")
+    web.pages["/image"] = page
+    sink = fetch(web)
+    assert sink.data == BODY
+    assert asked(web) == [("/image", None), ("/image", "bytes=1000000-"), ("/image", None)]
+
+
+def test_416_starts_over(web: WebServer) -> None:
+    web.pages["/image"] = page = Page(BODY, headers=TAG, cut_after=[1_000_000])
+
+    def refuse(line: str) -> None:
+        page.refusals = [416] if "broke" in line or "early" in line else []
+
+    sink = Bytes()
+    Fetch(web.url("/image"), sink, Recorder().context(), QUICK, refuse).run()
+    assert sink.data == BODY
+    assert [span for _, span in asked(web)] == [None, "bytes=1000000-", None]
+
+
+def test_5xx_in_the_middle_loses_nothing(web: WebServer) -> None:
+    page = Page(BODY, headers=TAG, cut_after=[1_000_000])
+    web.pages["/image"] = page
+
+    def refuse(line: str) -> None:
+        if "early" in line:
+            page.refusals = [503]
+
+    sink = Bytes()
+    Fetch(web.url("/image"), sink, Recorder().context(), QUICK, refuse).run()
+    assert sink.data == BODY
+    assert web.sent_bytes == len(BODY)
+
+
+def test_retry_after_is_waited_for(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, refusals=[429], headers={"Retry-After": "3"})
+    recorder = Recorder()
+    context, pauses = recorder.context(), []
+    context.pause = pauses.append  # type: ignore[method-assign]
+    sink = Bytes()
+    Fetch(web.url("/image"), sink, context, QUICK, recorder.lines.append).run()
+    assert sink.data == BODY
+    assert pauses == [3.0]
+    assert "answered 429" in recorder.lines[0]
+
+
+def test_a_stalled_connection_is_cut_and_goes_on(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, headers=TAG, stall_after=[1_000_000])
+    sink, recorder = Bytes(), Recorder()
+    patience = QUICK._replace(stall_s=0.1)
+    Fetch(web.url("/image"), sink, recorder.context(), patience, recorder.lines.append).run()
+    assert sink.data == BODY
+    assert "no byte for 0.1 s" in recorder.lines[0]
+    assert asked(web)[1] == ("/image", "bytes=1000000-")
+
+
+def test_a_trickle_is_a_stall(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, headers=TAG, trickle_s=0.05)
+    patience = QUICK._replace(stall_s=0.3, tries=1)
+    with pytest.raises(JobFailed, match=r"only \d+ bytes in"):
+        Fetch(web.url("/image"), Bytes(), Recorder().context(), patience).run()
+
+
+def test_a_cancel_is_noticed_while_nothing_comes(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, stall_after=[1_000_000])
+    context = Recorder().context()
+    sink = Bytes()
+    timer = threading.Timer(0.3, context.cancel)
+    timer.start()
+    try:
+        with pytest.raises(JobCancelled):
+            patience = QUICK._replace(stall_s=3600.0)
+            Fetch(web.url("/image"), sink, context, patience).run()
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def test_a_mirror_goes_on_where_the_first_server_broke_off(web: WebServer) -> None:
+    web.pages["/one"] = page = Page(BODY, headers=TAG, cut_after=[1_000_000], refusals=[])
+    web.pages["/two"] = Page(BODY, headers={"ETag": '"of its own"'})
+
+    def die(line: str) -> None:
+        page.refusals = [503] * 9
+
+    sink = Bytes()
+    fetch = Fetch(
+        web.url("/one"), sink, Recorder().context(), QUICK, die, mirrors=(web.url("/two"),)
+    )
+    fetch.run()
+    assert sink.data == BODY
+    assert len(sink.totals) == 1
+    assert web.sent_bytes == len(BODY)
+    assert asked(web)[-1] == ("/two", "bytes=1000000-")
+    assert "If-Range" not in web.requests[-1][1], "a tag is its own server's"
+    assert fetch.used == f"{web.url('/one')} and {web.url('/two')}"
+
+
+def test_a_mirror_of_another_length_is_no_mirror_of_the_rest(web: WebServer) -> None:
+    web.pages["/one"] = page = Page(BODY, headers=TAG, stall_after=[1_000_000])
+    web.pages["/two"] = Page(BODY + b"more", headers=TAG)
+
+    def fetch_both(log: Callable[[str], None]) -> bytearray:
+        sink = Bytes()
+        patience = QUICK._replace(stall_s=0.1)
+        mirrors = (web.url("/two"),)
+        context = Recorder().context()
+        Fetch(web.url("/one"), sink, context, patience, log, mirrors=mirrors).run()
+        return sink.data
+
+    lines: list[str] = []
+    assert fetch_both(lines.append) == BODY
+    assert any("of a file of 3000004 bytes, not 3000000" in line for line in lines)
+    assert web.sent_bytes <= len(BODY) * 2 + 4, "the first server's bytes were kept"
+
+    def die(line: str) -> None:
+        page.refusals = [404]
+
+    page.stall_after = [1_000_000]
+    assert fetch_both(die) == BODY + b"more", "nobody else is left"
+
+
+def test_mirrors_are_tried_in_turn(web: WebServer) -> None:
+    web.pages["/two"] = Page(b"", status=503)
+    web.pages["/three"] = Page(status=302, location="file:///etc/shadow")
+    web.pages["/four"] = Page(BODY)
+    sink, lines = mirrored(web, "/one", "/two", "/three", "/four")
+    assert sink.data == BODY
+    assert [path for path, _ in asked(web)] == ["/one", "/two", "/three", "/four"]
+    assert "/one answered 404" in lines[0]
+    assert "now from" in lines[0]
+
+
+def test_when_every_mirror_fails_each_is_named(web: WebServer) -> None:
+    web.pages["/two"] = Page(status=403)
+    with pytest.raises(JobFailed, match="none of 3 servers") as caught:
+        mirrored(web, "/one", "/two", "/three")
+    evidence = caught.value.problem.evidence
+    assert all(words in evidence for words in ("/one answered 404", "/two answered 403", "/three"))
+    web.pages = {path: Page(status=500) for path in ("/one", "/two")}
+    with pytest.raises(JobFailed, match="/one and 1 mirror could not be fetched in 6 tries"):
+        mirrored(web, "/one", "/two")
+
+
+def test_a_mirror_must_be_http(web: WebServer) -> None:
+    web.pages["/one"] = Page(BODY)
+    sink = Bytes()
+    with pytest.raises(JobFailed, match="not an http"):
+        Fetch(web.url("/one"), sink, Recorder().context(), QUICK, mirrors=("ftp://h/x",)).run()
+    assert not web.requests
+
+
+def prover(sink: Bytes, wanted: bytes) -> Callable[[], JobFailed | None]:
+    def prove() -> JobFailed | None:
+        if sink.data == wanted:
+            return None
+        return failure("image-checksum", "it has another digest")
+
+    return prove
+
+
+def test_a_corrupt_mirror_is_left_for_another(web: WebServer) -> None:
+    web.pages["/one"] = Page(BODY[:-1] + b"!", headers=TAG)
+    web.pages["/two"] = Page(BODY)
+    sink, recorder = Bytes(), Recorder()
+    fetch = Fetch(
+        web.url("/one"),
+        sink,
+        recorder.context(),
+        QUICK,
+        recorder.lines.append,
+        mirrors=(web.url("/two"),),
+    )
+    fetch.run(prover(sink, BODY))
+    assert sink.data == BODY
+    assert fetch.used == web.url("/two")
+    assert "it has another digest; starts over from" in recorder.lines[0]
+    with pytest.raises(JobFailed, match="another digest"):
+        fetch.run(prover(sink, b"nobody has this"))
+
+
+def test_a_mix_that_is_wrong_is_fetched_again_from_one_alone(web: WebServer) -> None:
+    web.pages["/one"] = Page(BODY, headers=TAG, stall_after=[1_000_000])
+    web.pages["/two"] = Page(BODY[::-1], headers=TAG, refusals=[])
+    sink, recorder = Bytes(), Recorder()
+    fetch = Fetch(
+        web.url("/one"),
+        sink,
+        recorder.context(),
+        QUICK._replace(stall_s=0.1),
+        recorder.lines.append,
+        mirrors=(web.url("/two"),),
+    )
+    fetch.run(prover(sink, BODY))
+    assert sink.data == BODY
+    assert any("from one alone" in line for line in recorder.lines)
+    assert fetch.used == web.url("/one")
+
+
+def test_a_limit_is_kept(web: WebServer) -> None:
+    body = BODY[:400_000]
+    web.pages["/image"] = Page(body)
+    recorder = Recorder()
+    context, slept, now = recorder.context(), [], [0.0]
+
+    def pause(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    context.pause = pause  # type: ignore[method-assign]
+    sink = Bytes()
+    Fetch(web.url("/image"), sink, context, QUICK, rate_bytes_s=100_000, clock=lambda: now[0]).run()
+    assert sink.data == body
+    assert now[0] == pytest.approx(3.75)
+    assert max(slept) < 0.3, "an even flow"
 
 
 @pytest.mark.parametrize(

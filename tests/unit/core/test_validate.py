@@ -129,6 +129,13 @@ BAD = [
         "64 hex digits (sha256)",
     ),
     (
+        {"image": {"url": IMAGE, "checksum": f"sha256:{MD5}"}},
+        "spec.image.checksum",
+        INVALID,
+        "32 or 64 or 128",
+    ),
+    ({"image": {"url": IMAGE, "checksum": f":{MD5}"}}, "spec.image.checksum", INVALID, "hex"),
+    (
         {"image": {"url": IMAGE, "checksum": "ftp://h/x"}},
         "spec.image.checksum",
         INVALID,

@@ -1,15 +1,26 @@
-"""Fetching over HTTP in a thread: deadlines, redirects, and going on where it broke off."""
+"""Fetching over HTTP in a thread: deadlines, redirects, mirrors, going on where it broke off."""
 
 import contextlib
 import http.client
-import ipaddress
-import socket
-import ssl
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+from billet_agent.image.wire import Broken, Clock, connect, get, read_some, start_of
+from billet_agent.plan.bucket import TokenBucket
+from billet_agent.plan.mirrors import Mirrors
+from billet_agent.plan.transfer import (
+    Again,
+    Answer,
+    Asked,
+    Refused,
+    Resume,
+    Validator,
+    judge,
+)
+from billet_agent.plan.urls import check_redirect, check_url, show_url
 from billet_agent.problems import JobFailed, failure, show_bytes
 
 _CHUNK = 256 * 1024
@@ -21,7 +32,8 @@ class Patience(NamedTuple):
     """How long and how often: seconds to connect and without a byte, tries in a row, redirects.
 
     A try that came further, where the server can resume, counts afresh; ``most_tries`` ends it
-    in any case. The n-th pause in a row is ``pause_s`` times 2^(n-1).
+    in any case. The n-th pause in a row is ``pause_s`` times 2^(n-1); see `Mirrors` for several
+    servers.
     """
 
     connect_s: float = 30.0
@@ -58,16 +70,19 @@ class Waiter(Protocol):
         """Learn how far it is."""
 
 
-class _Broken(Exception):
-    """The connection failed in a way that another try may mend."""
+class _Dead(Exception):
+    """One server will not give the file; ``failed`` says why."""
 
-    def __init__(self, reason: str, *, short: bool = False) -> None:
-        super().__init__(reason)
-        self.short = short
+    def __init__(self, failed: JobFailed) -> None:
+        super().__init__(failed.problem.message)
+        self.failed = failed
 
 
 class Fetch:
-    """One resource on its way into a sink."""
+    """One resource on its way into a sink, from the first of several servers that gives it.
+
+    ``mirrors`` are further URLs of the same file, ``rate_bytes_s`` a limit of the bandwidth.
+    """
 
     def __init__(
         self,
@@ -76,75 +91,167 @@ class Fetch:
         waiter: Waiter,
         patience: Patience = Patience(),  # noqa: B008 - immutable
         log: Callable[[str], None] = lambda _: None,
+        *,
+        mirrors: tuple[str, ...] = (),
+        rate_bytes_s: int | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
-        self._url = url
+        self._urls = (url, *mirrors)
         self._sink = sink
         self._waiter = waiter
         self._patience = patience
         self._log = log
-        self._offset = 0
+        self._clock = clock
+        self._bucket = TokenBucket(rate_bytes_s, clock()) if rate_bytes_s else None
+        self._mirrors = Mirrors(self._urls, patience.tries, patience.most_tries, patience.pause_s)
+        self._mixes = True
+        self._offset = self._furthest = 0
         self._total: int | None = None
-        self._validator: str | None = None
-        self._begun = False
+        self._validators: dict[str, Validator] = {}
+        self._used: list[str] = []
+        self._faults: list[str] = []
 
-    def run(self) -> int:
-        """Fetch everything; return the number of bytes. Raises JobFailed image-fetch/-short."""
-        check_url(self._url)
-        patience = self._patience
-        row, best = 0, 0
-        for attempt in range(1, patience.most_tries + 1):
+    @property
+    def used(self) -> str:
+        """Return for people where the bytes came from."""
+        return " and ".join(map(show_url, self._used)) or show_url(self._urls[0])
+
+    def run(self, prove: Callable[[], JobFailed | None] = lambda: None) -> int:
+        """Fetch everything; return the number of bytes.
+
+        ``prove`` looks at what came; what it finds wrong is fetched anew from another server, or
+        from one alone where it came from several, and raised when none is left. Raises
+        JobFailed image-fetch, image-short, and the sink's.
+        """
+        for url in self._urls:
+            check_url(url)
+        while True:
+            self._all()
+            wrong = prove()
+            if wrong is None:
+                return self._offset
+            self._distrust(wrong)
+
+    def _all(self) -> None:
+        while True:
             self._waiter.check()
             try:
                 self._once()
-                return self._offset
-            except _Broken as error:
-                resumes = self._validator is not None and self._offset > best
-                row = 1 if resumes else row + 1
-                best = max(best, self._offset)
-                if row >= patience.tries or attempt == patience.most_tries:
-                    raise self._given_up(error, attempt) from error
-                pause = patience.pause_s * 2 ** (row - 1)
-                self._log(f"{show_url(self._url)}: {error}; next try in {pause:.0f} s")
-                self._waiter.pause(pause)
-        raise AssertionError("unreachable: the last try raises")
+                return
+            except Broken as error:
+                self._waiter.pause(self._broke(error))
+            except _Dead as error:
+                self._drop(error.failed)
 
-    def _given_up(self, error: _Broken, attempt: int) -> JobFailed:
-        url = show_url(self._url)
+    def _broke(self, error: Broken) -> float:
+        """Return the pause before the next try. Raises JobFailed when there is none."""
+        url, mirrors = self._mirrors.url, self._mirrors
+        further = self._offset > self._furthest and self._resumes()
+        self._furthest = max(self._furthest, self._offset)
+        reason = str(error)
+        shown = reason if show_url(url) in reason else f"{show_url(url)}: {reason}"
+        pause = mirrors.broke(further=further, stalled=error.stalled, wait_s=error.wait_s)
+        if pause is None:
+            raise self._given_up(error, shown)
+        if error.afresh:
+            self._offset = 0
+        there = f" after {show_bytes(self._offset)}" if self._offset else ""
+        where = "" if mirrors.url == url else f" from {show_url(mirrors.url)}"
+        self._log(f"{shown}{there}; next try{where} in {pause:.0f} s")
+        self._faults.append(shown)
+        return pause
+
+    def _drop(self, failed: JobFailed) -> None:
+        """Go on with another server after one that will not give the file."""
+        gone = self._mirrors.url
+        self._faults.append(failed.problem.message)
+        if not self._mirrors.drop():
+            if len(self._urls) == 1:
+                raise failed
+            raise failure(
+                "image-fetch",
+                f"none of {len(self._urls)} servers gives {show_url(self._urls[0])}; the last: "
+                f"{failed.problem.message}",
+                evidence="\n".join(self._faults[-20:]),
+            )
+        self._validators.pop(gone, None)
+        self._log(f"{failed.problem.message}; now from {show_url(self._mirrors.url)}")
+
+    def _distrust(self, wrong: JobFailed) -> None:
+        """What came is not what was wanted: fetch it anew. Raises it where that is no use."""
+        self._faults.append(wrong.problem.message)
+        if len(self._used) > 1 and self._mixes:
+            self._mixes = False
+            words = "it came from several servers: starts over, from one alone"
+        else:
+            if not self._mirrors.drop():
+                raise wrong
+            words = f"starts over from {show_url(self._mirrors.url)}"
+        self._log(f"{wrong.problem.message}; {words}")
+        self._offset = self._furthest = 0
+
+    def _given_up(self, error: Broken, shown: str) -> JobFailed:
+        url, times = show_url(self._urls[0]), self._mirrors.failures
+        earlier = "\n".join(self._faults[-20:])
         if error.short and self._total is not None:
             return failure(
                 "image-short",
-                f"{url} ended after {show_bytes(self._offset)} of the announced "
-                f"{show_bytes(self._total)}, {attempt} times",
-                evidence=str(error),
+                f"{show_url(self._mirrors.url)} ended after {show_bytes(self._offset)} of the "
+                f"announced {show_bytes(self._total)}, {times} times",
+                evidence=f"{error}\n{earlier}",
             )
+        others = len(self._urls) - 1
+        name = f"{url} and {others} mirror{'s' * (others > 1)}" if others else url
         return failure(
             "image-fetch",
-            f"{url} could not be fetched in {attempt} tries: {error}",
-            evidence=f"{show_bytes(self._offset)} had arrived",
+            f"{name} could not be fetched in {times} tries: {shown if others else error}",
+            evidence=f"{show_bytes(self._offset)} had arrived\n{earlier}",
         )
 
+    def _resumes(self) -> bool:
+        """Tell whether the server in use gave what a later answer of its can be compared with."""
+        validator = self._validators.get(self._mirrors.url)
+        return validator is not None and bool(validator.header)
+
     def _once(self) -> None:
-        connection, response = self._follow()
-        with contextlib.closing(connection):
-            self._accept(response)
+        try:
+            connection, response, url = self._follow()
+        except JobFailed as error:
+            raise _Dead(error) from error
+        with contextlib.closing(connection), response:
+            self._accept(response, url)
             self._drain(response)
 
-    def _follow(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        url, seen = self._url, [show_url(self._url)]
+    def _asked(self) -> Asked:
+        """Decide from where to ask: the rest where that can be told to be of the same file."""
+        url = self._mirrors.url
+        own = self._validators.get(url)
+        if not self._offset:
+            return Asked()
+        if not self._mixes and self._used != [url]:
+            return Asked()
+        if own is not None:
+            return Asked(self._offset, self._total, own) if own.header else Asked()
+        return Asked() if self._total is None else Asked(self._offset, self._total)
+
+    def _follow(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, str]:
+        first = url = self._mirrors.url
+        self._request = self._asked()
+        seen = [show_url(url)]
         for _ in range(self._patience.redirects + 1):
-            connection = _connect(url, self._patience)
+            connection = connect(url, self._patience, self._tick, self._clock)
             try:
-                response = self._request(connection, url)
+                response = get(connection, url, self._headers(url, first), self._patience)
             except BaseException:
                 connection.close()
                 raise
             location = response.getheader("Location")
             if response.status not in _REDIRECTS or not location:
-                self._url_now = url
-                return connection, response
+                return connection, response, url
+            response.close()
             connection.close()
             target = urljoin(url, location)
-            check_redirect(url, target, self._url)
+            check_redirect(url, target, first)
             url = target
             seen.append(show_url(url))
         raise failure(
@@ -153,77 +260,72 @@ class Fetch:
             evidence="\n".join(seen),
         )
 
-    def _request(
-        self, connection: http.client.HTTPConnection, url: str
-    ) -> http.client.HTTPResponse:
+    def _tick(self) -> None:
+        """Look around while nothing arrives."""
+        self._waiter.check()
+        if self._offset:
+            self._waiter.advance(self._offset)
+
+    def _headers(self, url: str, first: str) -> dict[str, str]:
         parts = urlsplit(url)
         headers = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-        if parts.username is not None and parts.hostname == urlsplit(self._url).hostname:
+        if parts.username is not None and parts.hostname == urlsplit(first).hostname:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-        if self._offset and self._validator:
-            headers["Range"] = f"bytes={self._offset}-"
-            headers["If-Range"] = self._validator
-        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        try:
-            connection.request("GET", path, headers=headers)
-            return connection.getresponse()
-        except TimeoutError as error:
-            wait = self._patience.stall_s
-            raise _Broken(f"{show_url(url)} did not answer in {wait:.0f} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _Broken(f"{show_url(url)} broke off: {_words(error)}") from error
+        if self._request.offset:
+            headers["Range"] = f"bytes={self._request.offset}-"
+            if self._request.validator is not None:
+                headers["If-Range"] = self._request.validator.header
+        return headers
 
-    def _accept(self, response: http.client.HTTPResponse) -> None:
-        status = response.status
-        if status == 206 and self._offset and self._resumes(response):
+    def _accept(self, response: http.client.HTTPResponse, url: str) -> None:
+        verdict = judge(self._request, _answer(response))
+        source = self._mirrors.url
+        if isinstance(verdict, Again):
+            raise self._again(verdict, source, show_url(url))
+        if isinstance(verdict, Refused):
+            words = f"{show_url(url)} {verdict.reason}"
+            raise _Dead(failure("image-fetch", words, evidence=start_of(response)))
+        self._validators[source] = verdict.validator
+        self._total = verdict.total_bytes
+        if isinstance(verdict, Resume):
+            if source not in self._used:
+                self._used.append(source)
             return
-        if status not in {200, 206, 416}:
-            words = f"{show_url(self._url_now)} answered {status} {response.reason}"
-            if status >= 500 or status in {408, 425, 429}:
-                raise _Broken(words)
-            raise failure("image-fetch", words, evidence=_start_of(response))
-        if status != 200:
-            self._offset, self._validator = 0, None
-            raise _Broken(f"{show_url(self._url_now)} answered {status} with another range")
-        encoding = response.getheader("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise failure(
-                "image-fetch",
-                f"{show_url(self._url_now)} was sent with Content-Encoding {encoding}, "
-                "which would hide the file's own bytes",
+        if self._offset:
+            self._log(
+                f"{show_url(url)} gives no part of the file, or it has changed: starts over, "
+                f"{show_bytes(self._offset)} are fetched again"
             )
-        self._offset, self._total = 0, response.length
-        tag = response.getheader("ETag", "")
-        strong = tag if tag and not tag.startswith("W/") else None
-        self._validator = strong or response.getheader("Last-Modified")
+        self._offset, self._used = 0, [source]
         self._sink.begin(self._total)
         self._waiter.expect(self._total)
 
-    def _resumes(self, response: http.client.HTTPResponse) -> bool:
-        unit, _, rest = response.getheader("Content-Range", "").partition(" ")
-        span, _, total = rest.partition("/")
-        if unit != "bytes" or span.partition("-")[0] != str(self._offset):
-            return False
-        return self._total is None or total in {"*", str(self._total)}
+    def _again(self, verdict: Again, source: str, shown: str) -> Broken:
+        words = f"{shown} {verdict.reason}"
+        afresh = verdict.afresh
+        if afresh and self._request.offset and self._request.validator is None:
+            # What other servers gave is kept for them; this one is next asked for all of it.
+            self._validators[source], afresh = Validator(), False
+        elif afresh:
+            self._log(f"{words}: starts over")
+        return Broken(words, afresh=afresh, wait_s=verdict.wait_s)
 
     def _drain(self, response: http.client.HTTPResponse) -> None:
         buffer = memoryview(bytearray(_CHUNK))
-        while True:
+        if self._bucket is not None:
+            buffer = buffer[: self._bucket.burst_bytes]
+        while count := read_some(response, buffer):
             self._waiter.check()
-            try:
-                count = response.readinto(buffer)
-            except TimeoutError as error:
-                raise _Broken(f"no byte for {self._patience.stall_s:.0f} s") from error
-            except (OSError, http.client.HTTPException) as error:
-                raise _Broken(f"the connection broke off: {_words(error)}") from error
-            if not count:
-                break
+            if self._total is not None and self._offset + count > self._total:
+                raise Broken(f"more came than the announced {self._total} bytes", afresh=True)
             self._sink.write(buffer[:count])
             self._offset += count
             self._waiter.advance(self._offset)
+            if self._bucket is not None:
+                self._waiter.pause(self._bucket.take(count, self._clock()))
         if self._total is not None and self._offset < self._total:
-            raise _Broken("the connection was closed early", short=True)
+            raise Broken("the connection was closed early", short=True)
 
 
 class TextSink:
@@ -256,85 +358,18 @@ class TextSink:
             )
 
 
-def check_url(url: str) -> SplitResult:
-    """Return the parts of an http(s) URL. Raises JobFailed image-unsupported for any other."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or any(ord(char) <= 32 or ord(char) == 127 for char in url):
-        raise failure("image-unsupported", f"{url!r} is not an http:// or https:// URL")
-    return parts
+def _answer(response: http.client.HTTPResponse) -> Answer:
+    def header(name: str) -> str:
+        return response.getheader(name, "").strip()
 
-
-def check_redirect(origin: str, target: str, first: str) -> None:
-    """Refuse redirects to other schemes, from https to http, and to the machine's own or
-    link-local addresses (unless the first URL was such a one itself).
-    """
-    parts = check_url(target)
-    if urlsplit(origin).scheme == "https" and parts.scheme == "http":
-        raise failure(
-            "image-fetch", f"{show_url(origin)} redirects from https to {show_url(target)}"
-        )
-    if _is_near(parts.hostname) and not _is_near(urlsplit(first).hostname):
-        raise failure(
-            "image-fetch",
-            f"{show_url(origin)} redirects to {show_url(target)}, an address of this machine or "
-            "link",
-        )
-
-
-def show_url(url: str) -> str:
-    """Return the URL without a password."""
-    parts = urlsplit(url)
-    if parts.username is None:
-        return url
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
-
-
-def _is_near(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host or "")
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_link_local
-
-
-def _connect(url: str, patience: Patience) -> http.client.HTTPConnection:
-    parts = check_url(url)
-    host = parts.hostname or ""
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(
-            host, parts.port, timeout=patience.connect_s, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=patience.connect_s)
-    try:
-        connection.connect()
-    except ssl.SSLCertVerificationError as error:
-        connection.close()
-        words = f"{show_url(url)}: the server's certificate is not trusted: {error.verify_message}"
-        raise failure("image-fetch", words) from error
-    except OSError as error:
-        connection.close()
-        raise _Broken(f"{show_url(url)}: no connection: {_words(error)}") from error
-    if isinstance(connection.sock, socket.socket):
-        connection.sock.settimeout(patience.stall_s)
-    return connection
-
-
-def _words(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)
-
-
-def _start_of(response: http.client.HTTPResponse) -> str:
-    try:
-        return response.read(2048).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        return ""
+    return Answer(
+        status=response.status,
+        reason=response.reason,
+        length=response.length,
+        content_range=header("Content-Range"),
+        etag=header("ETag"),
+        modified=header("Last-Modified"),
+        encoding=header("Content-Encoding"),
+        retry_after=header("Retry-After"),
+        date=header("Date"),
+    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from billet_agent.boot import check_bootable, set_boot_entry
 from billet_agent.disk import Disk
 from billet_agent.image.convert import Source, read_slice, write_slice
-from billet_agent.image.fetch import Fetch, TextSink, show_url
+from billet_agent.image.fetch import Fetch, TextSink
 from billet_agent.image.store import (
     DiskStore,
     ImageReceiver,
@@ -41,6 +41,7 @@ from billet_agent.plan.layout import (
     read_label,
 )
 from billet_agent.plan.rootdisk import Choice, NoDisk, choose_root_disk
+from billet_agent.plan.urls import show_url
 from billet_agent.problems import JobFailed, failure
 from billet_wire import Deploy, DeployResult, DiskReport, ImageSource
 
@@ -179,20 +180,29 @@ class _Deployment:
 
     def _fetch(self) -> int:
         image = self._params.image
+        fetch = Fetch(
+            image.url,
+            self._receiver,
+            self._context,
+            self._machine.patience,
+            self._context.log,
+            mirrors=image.mirrors,
+            rate_bytes_s=image.rate_bytes_s,
+        )
         with self._context.step("fetch", self._url):
-            fetch = Fetch(
-                image.url, self._receiver, self._context, self._machine.patience, self._context.log
-            )
-            count = fetch.run()
-            actual = self._receiver.finish()
-        if actual != self._wanted.hex:
-            raise failure(
-                "image-checksum",
-                f"{self._url} has {self._wanted.algorithm} {actual}, wanted is {self._wanted.hex}",
-                evidence=f"{count} bytes fetched\nchecksum given: {image.checksum}",
-            )
-        self._context.log(f"{self._url}: {count} bytes, {self._wanted.algorithm} is right")
+            count = fetch.run(lambda: self._mismatch(fetch))
+        self._context.log(f"{fetch.used}: {count} bytes, {self._wanted.algorithm} is right")
         return count
+
+    def _mismatch(self, fetch: Fetch) -> JobFailed | None:
+        actual = self._receiver.finish()
+        if actual == self._wanted.hex:
+            return None
+        return failure(
+            "image-checksum",
+            f"{fetch.used} has {self._wanted.algorithm} {actual}, wanted is {self._wanted.hex}",
+            evidence=f"checksum given: {show_url(self._params.image.checksum)}",
+        )
 
     def _write_body(self) -> tuple[_Edges, Layout]:
         store = self._receiver.store

@@ -13,7 +13,9 @@ from billet_wire import ImageSource, RootDeviceHints
 
 _TYPES = ("md5", "sha256", "sha512", "auto")
 _FORMATS = ("raw", "qcow2", "vdi", "vmdk")
-_DIGEST = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{64}|[0-9A-Fa-f]{128}")
+_DIGEST = re.compile(
+    r"(md5:)?[0-9a-f]{32}|(sha256:)?[0-9a-f]{64}|(sha512:)?[0-9a-f]{128}", re.IGNORECASE
+)
 
 
 def image_source(image: Image) -> ImageSource | Fault:

@@ -88,7 +88,10 @@ def _url_fault(url: str) -> str:
 
 def _digest_fault(digest: str, kind: str) -> str:
     lengths = _DIGEST_LENGTHS.get(kind, _DIGEST_LENGTHS["auto"])
-    if _DIGEST.fullmatch(digest) and len(digest) in lengths:
+    prefix, colon, digits = digest.rpartition(":")
+    named = _DIGEST_LENGTHS.get(prefix.lower(), ()) if colon else lengths
+    fits = len(digits) in lengths and len(digits) in named and prefix.lower() != "auto"
+    if fits and _DIGEST.fullmatch(digits):
         return ""
     wanted = " or ".join(map(str, lengths))
     return f"must be {wanted} hex digits ({kind}), or an http(s) URL of a sum file"
