@@ -77,11 +77,22 @@ def render_progress(progress: Progress) -> str:
     if progress.done_bytes is not None:
         total = f" of {_short(progress.total_bytes)}" if progress.total_bytes else ""
         words.append(f"{_short(progress.done_bytes)}{total}")
-    if progress.rate_bytes_s:
+    if progress.rate_bytes_s is not None and progress.rate_bytes_s < 1:
+        words.append("stands still")
+    elif progress.rate_bytes_s is not None:
         words.append(f"{_short(int(progress.rate_bytes_s))}/s")
     if progress.eta_s is not None:
-        words.append(f"{progress.eta_s:.0f} s left")
+        words.append(f"{_span(progress.eta_s)} left")
     return " ".join(words)
+
+
+def _span(seconds: float) -> str:
+    """Return a time of which only the order matters."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
 
 
 def printable(text: str) -> str:

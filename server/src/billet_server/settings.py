@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from billet_server.core.bootplan import check_argument
+from billet_server.core.download import parse_rate
 from billet_server.core.lease import DEFAULT_DURATION_S, DEFAULT_RENEW_S
 from billet_server.core.seen import Rules
 from billet_server.errors import ConfigError
@@ -73,6 +74,7 @@ class Inputs(NamedTuple):
     max_inspecting: int = Rules().max_inspecting
     max_provisioning: int = Rules().max_provisioning
     max_cleaning: int = Rules().max_cleaning
+    image_rate_limit: str = "0"
     redfish_ca: str = ""
     webhook_port: int = 0
     webhook_host: str = "0.0.0.0"
@@ -169,6 +171,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
         if places < 0:
             faults.append(f"{label} {places} is negative; 0 is no limit")
     _check_times(inputs, faults)
+    rate = _image_rate(inputs.image_rate_limit, faults)
     webhook = _webhook(inputs, faults)
     faults += _lease_faults(inputs)
     if faults:
@@ -212,6 +215,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             max_inspecting=inputs.max_inspecting,
             max_provisioning=inputs.max_provisioning,
             max_cleaning=inputs.max_cleaning,
+            image_rate_bytes_s=rate,
         ),
         workers=inputs.workers,
         bmc_timeout_s=inputs.bmc_timeout_s,
@@ -254,6 +258,14 @@ def _webhook(inputs: Inputs, faults: list[str]) -> Webhook | None:
         key=Path(key) if key else None,
         names=names,
     )
+
+
+def _image_rate(text: str, faults: list[str]) -> int | None:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        faults.append(f"--image-rate-limit {text!r} {error}")
+        return None
 
 
 def _lease_faults(inputs: Inputs) -> list[str]:

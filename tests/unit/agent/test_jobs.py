@@ -161,6 +161,14 @@ def test_console_shows_steps_problems_and_slow_progress() -> None:
     bar = "[##########..........] 50 %"
     assert render_progress(half) == f"write {bar} 512.00 MiB of 1.00 GiB 64.00 MiB/s 8 s left"
     assert render_progress(Progress("fetch", done_bytes=10)) == "fetch 10 B"
+    for rate, eta, words in (
+        (2048.0, 119.0, "2.00 KiB/s 119 s left"),
+        (2048.0, 600.0, "2.00 KiB/s 10 min left"),
+        (2048.0, 3e5, "2.00 KiB/s 83 h left"),
+        (0.0, None, "stands still"),
+    ):
+        shown = render_progress(Progress("fetch", rate_bytes_s=rate, eta_s=eta))
+        assert shown == f"fetch {words}"
     assert printable("a\tb\rc\n") == "a b?c?"
 
 

@@ -45,6 +45,7 @@ WRITING = {
         "doneBytes": 3 << 30,
         "totalBytes": 7 << 30,
         "rateBytesPerSecond": 200 << 20,
+        "etaSeconds": 20,
         "startedAt": ago(75),
     },
     "waiting": {"cause": "agent-job", "message": "agent runs deploy", "since": ago(80),
@@ -77,7 +78,8 @@ def test_a_row_tells_state_step_figures_and_times():
     text = shown(render_table([parse_host(an_object(**WRITING))], NOW))
     head, row = text.splitlines()
     assert head.split("  ")[0] == "HOST"
-    for word in ("metal3/node01", "provisioning", "on", "write", "42% 3072/7168 MiB 200 MiB/s",
+    figures = "42% 3072/7168 MiB 200 MiB/s 20s left"
+    for word in ("metal3/node01", "provisioning", "on", "write", figures,
                  "75s", "agent runs deploy"):  # fmt: skip
         assert word in row
 

@@ -139,9 +139,16 @@ class Fetch:
                 self._once()
                 return
             except Broken as error:
-                self._waiter.pause(self._broke(error))
+                self._rest(self._broke(error))
             except _Dead as error:
                 self._drop(error.failed)
+
+    def _rest(self, seconds: float) -> None:
+        """Pause, showing meanwhile that nothing comes."""
+        while seconds > 0:
+            self._waiter.pause(min(seconds, 1.0))
+            seconds -= 1.0
+            self._tick()
 
     def _broke(self, error: Broken) -> float:
         """Return the pause before the next try. Raises JobFailed when there is none."""

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from billet_agent.plan.pace import Pace
 from billet_agent.problems import JobCancelled
 from billet_wire import Progress
 
 Clock = Callable[[], float]
 _EVERY_S = 0.25
-_SMOOTH = 0.3
 
 
 class JobContext:
@@ -32,8 +32,8 @@ class JobContext:
         self.seconds: dict[str, float] = {}
         self._step = self._message = ""
         self._total: int | None = None
-        self._mark = (0.0, 0)
-        self._rate: float | None = None
+        self._noted_at = clock()
+        self._pace = Pace(self._noted_at)
 
     def cancel(self) -> None:
         """Ask the job to stop; from any thread."""
@@ -68,38 +68,32 @@ class JobContext:
     def begin(self, name: str, message: str = "") -> None:
         """Publish that a step starts."""
         self._step, self._message = name, message
-        self._total, self._rate = None, None
-        self._mark = (self._clock(), 0)
+        self._total, self._noted_at = None, self._clock()
+        self._pace = Pace(self._noted_at)
         self._publish(Progress(step=name, message=message))
 
     def expect(self, total_bytes: int | None) -> None:
-        """Tell how many bytes the step will move."""
+        """Tell how many bytes the step will move; from now on the rate is measured."""
         self._total = total_bytes
+        self._pace = Pace(self._clock())
 
     def advance(self, done_bytes: int) -> None:
-        """Tell how many bytes the step has moved so far."""
+        """Tell how many bytes the step has moved so far; also now and then while none move."""
         now = self._clock()
-        then, before = self._mark
-        finished = done_bytes == self._total
-        if now - then < _EVERY_S and not finished:
+        if now - self._noted_at < _EVERY_S and done_bytes != self._total:
             return
-        if now > then and done_bytes >= before:
-            rate = (done_bytes - before) / (now - then)
-            old = self._rate
-            self._rate = rate if old is None else old + _SMOOTH * (rate - old)
-        self._mark = (now, done_bytes)
+        self._noted_at = now
+        self._pace.note(done_bytes, now)
         self._publish(self._progress(done_bytes))
 
     def _progress(self, done: int) -> Progress:
-        total, rate = self._total, self._rate
-        percent = round(min(100.0, 100 * done / total), 1) if total else None
-        eta = max(0, total - done) / rate if total and rate else None
+        total = self._total
         return Progress(
             step=self._step,
             message=self._message,
-            percent=percent,
+            percent=round(min(100.0, 100 * done / total), 1) if total else None,
             done_bytes=done,
             total_bytes=total,
-            rate_bytes_s=rate,
-            eta_s=eta,
+            rate_bytes_s=self._pace.rate_s,
+            eta_s=self._pace.eta_s(total),
         )

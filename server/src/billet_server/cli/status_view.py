@@ -211,8 +211,10 @@ def _figures(host: Host) -> str:
     if progress.done_bytes is not None:
         total = f"/{progress.total_bytes / 2**20:.0f}" if progress.total_bytes else ""
         parts.append(f"{progress.done_bytes / 2**20:.0f}{total} MiB")
-    if progress.rate_bytes_per_second:
-        parts.append(f"{progress.rate_bytes_per_second / 2**20:.0f} MiB/s")
+    if rate := progress.rate_bytes_per_second:
+        parts.append(f"{rate / 2**20:.{0 if rate >= 10 * 2**20 else 1}f} MiB/s")
+    if progress.eta_seconds is not None and progress.percent != 100:
+        parts.append(f"{_duration(progress.eta_seconds)} left")
     return " ".join(filter(None, parts))
 
 

@@ -206,6 +206,13 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     metavar="N",
     help="Hosts that may be deprovisioned at once; 0: any number.",
 )
+@click.option(
+    "--image-rate-limit",
+    default="0",
+    show_default=True,
+    metavar="BYTES/S",
+    help="Of each machine's image download, like 20M (K, M, G: powers of 1024); 0: none.",
+)
 @click.option("--redfish-ca", metavar="FILE", help="CAs of Redfish BMCs. [the system's]")
 @click.option(
     "--webhook-port",

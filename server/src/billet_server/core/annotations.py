@@ -15,5 +15,11 @@ HARDWARE_DETAILS = "inspect.metal3.io/hardwaredetails"
 RETRY = "billet.dev/retry"
 """Retry now whatever waits for its next attempt; taken off again by the server."""
 
+IMAGE_MIRRORS = "billet.dev/image-mirrors"
+"""Further URLs of ``spec.image.url``'s file, with white space between them."""
+
+IMAGE_RATE_LIMIT = "billet.dev/image-rate-limit"
+"""How fast the host may download its image, like 20M; instead of the server's limit."""
+
 MOVE = "billet.dev/move"
 """On both sides while `billet move` is under way: JSON of what is where, and since which step."""

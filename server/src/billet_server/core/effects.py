@@ -6,6 +6,7 @@ idempotent or harmless when repeated.
 
 from typing import Any, NamedTuple
 
+from billet_server.core.download import Download
 from billet_server.core.host import Image
 from billet_server.core.problems import Fault
 from billet_server.core.terms import BootMode, PowerState
@@ -96,6 +97,7 @@ class StartDeploy(NamedTuple):
     image: Image
     hints: RootDeviceHints | None
     clean: bool
+    download: Download = Download()
 
 
 class StartHandOver(NamedTuple):

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from billet_server.core.download import Download
 from billet_server.core.host import Image
 from billet_server.core.problems import Fault
 from billet_wire import ImageSource, RootDeviceHints
@@ -18,7 +19,7 @@ _DIGEST = re.compile(
 )
 
 
-def image_source(image: Image) -> ImageSource | Fault:
+def image_source(image: Image, download: Download = Download()) -> ImageSource | Fault:  # noqa: B008 - immutable
     """Return the agent's form of an image, or why it cannot be used."""
     if urlsplit(image.url).scheme not in ("http", "https"):
         return Fault(
@@ -52,6 +53,8 @@ def image_source(image: Image) -> ImageSource | Fault:
         checksum=checksum,
         checksum_type=cast('Literal["md5", "sha256", "sha512", "auto"]', kind),
         format=cast('Literal["raw", "qcow2", "vdi", "vmdk"] | None', image.format),
+        mirrors=download.mirrors,
+        rate_bytes_s=download.rate_bytes_s,
     )
 
 

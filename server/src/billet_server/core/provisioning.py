@@ -12,6 +12,7 @@ from billet_server.core.booting import (
     job_result,
     nothing_runs,
 )
+from billet_server.core.download import Download, download_of
 from billet_server.core.effects import (
     ReadPower,
     RestartFromDisk,
@@ -48,15 +49,15 @@ def provision(turn: Turn) -> None:
     if status.boot is not None and status.boot.purpose == HAND_OVER:
         _hand_over(turn, status.boot)
         return
-    source = image_source(image)
-    if isinstance(source, Fault):
-        turn.stand(source._replace(message=f"{turn.host.key}: {source.message}"), PROVISIONING)
+    download = _download(turn, image)
+    if isinstance(download, Fault):
+        turn.stand(download._replace(message=f"{turn.host.key}: {download.message}"), PROVISIONING)
         return
     agent = agent_for(turn, "provision", PROVISIONING)
     if agent is None:
         return
     set_profile(turn)
-    job = _deploy(turn, image)
+    job = _deploy(turn, image, download)
     if job.job_id not in agent.jobs:
         status.provisioning.config_drive = turn.seen.data_version
     report = job_result(turn, agent, job, PROVISIONING)
@@ -78,13 +79,20 @@ def provision(turn: Turn) -> None:
     turn.look_again(0.0)
 
 
-def _deploy(turn: Turn, image: Image) -> StartDeploy:
+def _download(turn: Turn, image: Image) -> Download | Fault:
+    """Return how the image is fetched, or why it, or what annotations say of it, is no use."""
+    download = download_of(turn.host.annotations, turn.rules.image_rate_bytes_s)
+    source = image_source(image)
+    return source if isinstance(source, Fault) else download
+
+
+def _deploy(turn: Turn, image: Image, download: Download) -> StartDeploy:
     status = turn.status
     hints = hints_of(turn.host.spec)
     what = image_key(image) if hints is None else f"{image_key(image)}-{hints_key(hints)}"
     job_id = f"deploy/{status.provisioning.id}/{what}/{job_number(turn)}"
     clean = turn.host.spec.automated_cleaning_mode != "disabled"
-    return StartDeploy(job_id, image, hints, clean)
+    return StartDeploy(job_id, image, hints, clean, download)
 
 
 def _hand_over(turn: Turn, boot: Boot) -> None:

@@ -75,6 +75,7 @@ class Rules(NamedTuple):
     until a job's first report, ``job_cancel_s`` until an unwanted job has stopped,
     ``job_stall_s`` without any news of a running job; ``soft_off_s`` a system may take to shut
     down before its power is cut. ``max_…``: hosts at once, retries; 0 for no limit.
+    ``image_rate_bytes_s``: of each machine's download, None for no limit.
     """
 
     ready_word: str = "ready"
@@ -97,3 +98,4 @@ class Rules(NamedTuple):
     max_cleaning: int = 50
     max_retries: int = 10
     max_provisioning_retries: int = 5
+    image_rate_bytes_s: int | None = None

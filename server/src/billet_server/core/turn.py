@@ -14,7 +14,7 @@ import msgspec
 
 from billet_server.core import host as hosts
 from billet_server.core import problems, retries
-from billet_server.core.annotations import REBOOT
+from billet_server.core.annotations import IMAGE_MIRRORS, IMAGE_RATE_LIMIT, REBOOT
 from billet_server.core.backoff import retry_delay
 from billet_server.core.capacity import (
     CAPACITY,
@@ -386,8 +386,12 @@ class Turn:
 
 
 def _said(host: Host) -> str:
-    """Return a short sign for what annotations ask of the power; "" for nothing."""
-    words = sorted(item for item in host.annotations.items() if item[0].startswith(REBOOT))
+    """Return a short sign for what annotations ask of power and download; "" for nothing."""
+    words = sorted(
+        (key, value)
+        for key, value in host.annotations.items()
+        if key.startswith(REBOOT) or key in {IMAGE_MIRRORS, IMAGE_RATE_LIMIT}
+    )
     if not words:
         return ""
     return "/" + hashlib.sha256(repr(words).encode()).hexdigest()[:8]

@@ -150,7 +150,7 @@ class Performer:
         raise AssertionError(effect)
 
     async def _deploy(self, host: Host, effect: ask.StartDeploy) -> None:
-        source = image_source(effect.image)
+        source = image_source(effect.image, effect.download)
         if isinstance(source, Fault):
             raise DataFault(source)
         tree = config_drive_tree(host, self._get_secret)

@@ -4,12 +4,21 @@ A value that is refused here would otherwise be found out by nobody: there is no
 it in. What the old object had already is not refused again, so an annotation can be taken off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from billet_server.core.annotations import DETACHED, HARDWARE_DETAILS, INSPECT, REBOOT, STATUS
+from billet_server.core.annotations import (
+    DETACHED,
+    HARDWARE_DETAILS,
+    IMAGE_MIRRORS,
+    IMAGE_RATE_LIMIT,
+    INSPECT,
+    REBOOT,
+    STATUS,
+)
+from billet_server.core.download import parse_mirrors, parse_rate
 from billet_server.core.hardwaredetails import parse_details, without_nulls
 from billet_server.core.host import Status
 from billet_server.core.states import is_known
@@ -51,6 +60,12 @@ STATUS_FIELDS = frozenset(
 """All that ``status`` can hold, Metal3's and ours; a test compares with the schema."""
 
 
+_PARSED: Mapping[str, Callable[[str], object]] = {
+    IMAGE_MIRRORS: parse_mirrors,
+    IMAGE_RATE_LIMIT: parse_rate,
+}
+
+
 def annotation_faults(host: Json) -> Iterator[Fault]:
     """Check the values of all annotations that mean something."""
     for key, value in annotations_of(host).items():
@@ -65,8 +80,17 @@ def annotation_faults(host: Json) -> Iterator[Fault]:
             yield from _detached_faults(path, value)
         elif key == INSPECT:
             yield from _inspect_faults(path, value, text(part(host, "spec"), "inspectionMode"))
+        elif key in _PARSED and value.strip():
+            yield from _parsed_faults(path, value, _PARSED[key])
         elif key == HARDWARE_DETAILS and value.strip():
             yield from _details_faults(path, value, inspection_is_off(host))
+
+
+def _parsed_faults(path: str, value: str, parse: Callable[[str], object]) -> Iterator[Fault]:
+    try:
+        parse(value)
+    except ValueError as error:
+        yield Fault(path, INVALID, f"{quote(value)}: {error}")
 
 
 def _object(value: str) -> dict[str, Any]:

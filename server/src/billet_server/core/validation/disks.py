@@ -34,7 +34,7 @@ def image_faults(host: Json) -> Iterator[Fault]:
     url, checksum = text(image, "url").strip(), text(image, "checksum").strip()
     if not url:
         return
-    if fault := _url_fault(url):
+    if fault := url_fault(url):
         yield Fault("spec.image.url", INVALID, f"{quote(url)}: {fault}")
     layout = text(image, "format")
     if layout == "live-iso":
@@ -59,7 +59,7 @@ def _checksum_faults(checksum: str, kind: str) -> Iterator[Fault]:
         reason = "the image's digest, or the URL of a file that lists it"
         yield Fault("spec.image.checksum", REQUIRED, reason)
     elif "://" in checksum:
-        fault = _url_fault(checksum)
+        fault = url_fault(checksum)
     else:
         fault = _digest_fault(checksum, kind)
     if fault:
@@ -70,7 +70,8 @@ def _scheme(url: str) -> str:
     return url.partition(":")[0].lower()
 
 
-def _url_fault(url: str) -> str:
+def url_fault(url: str) -> str:
+    """Return why nothing can be downloaded from a URL, or an empty text."""
     try:
         parts = urlsplit(url)
         has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
