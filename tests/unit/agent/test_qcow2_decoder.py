@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from billet_agent.plan.qcow2 import HEADER_BYTES, Header, inspect_header
@@ -128,6 +128,8 @@ def test_any_image_in_any_chunks(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     image = cook(recipe, folder)
+    # qemu-io 7.2 damages some images of tiny clusters itself, by "write -c", and marks them so.
+    assume(recipe["version"] == 2 or not image.read_bytes()[79] & 2)
     expected = oracle(image)
     assert expected is not None
     assert decode(image.read_bytes(), random_chunks(seed), announced=announced) == expected

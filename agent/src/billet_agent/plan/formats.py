@@ -110,7 +110,10 @@ def _vmdk_bytes(data: bytes, url: str) -> int:
         key, sign, value = line.partition("=")
         if sign:
             fields[key.strip().lower()] = value.strip().strip('"').lower()
-    if "parentfilenamehint" in fields or fields.get("parentcid", "ffffffff") != "ffffffff":
+    # qemu-img takes a parent's name from any line, comments too, of 20 sectors from the second on,
+    # wherever the header says that the descriptor is.
+    named = b"parentfilenamehint" in data.lower()
+    if named or fields.get("parentcid", "ffffffff") != "ffffffff":
         raise _refused(Unsafe("it has a parent file"), "vmdk", url)
     if fields.get("createtype") not in {"monolithicsparse", "streamoptimized"}:
         raise _refused(Unsafe(f"its type is {fields.get('createtype')}"), "vmdk", url)
@@ -118,12 +121,21 @@ def _vmdk_bytes(data: bytes, url: str) -> int:
 
 
 def _vdi_bytes(data: bytes, url: str) -> int:
+    """Return the size of the disk in a VDI of version 1.1 that stands alone (as qemu wants it)."""
     if len(data) < 512:
         raise _refused(Unsafe("its header is cut", damaged=True), "vdi", url)
-    (kind,) = struct.unpack_from("<I", data, 76)
+    version, _, kind = struct.unpack_from("<III", data, 68)
+    (size,) = struct.unpack_from("<Q", data, 368)
+    if version != 0x00010001:
+        raise _refused(Unsafe(f"it has version {version >> 16}.{version & 0xFFFF}"), "vdi", url)
     if kind not in {1, 2}:
         raise _refused(Unsafe(f"its type {kind} is neither dynamic nor static"), "vdi", url)
-    return int(struct.unpack_from("<Q", data, 368)[0])
+    if any(data[424:456]):
+        raise _refused(Unsafe("it is linked to another image"), "vdi", url)
+    if size == 0 or size % 512:
+        words = f"the size of its disk is {size} bytes, not a number of sectors"
+        raise _refused(Unsafe(words, damaged=True), "vdi", url)
+    return int(size)
 
 
 def _refused(unsafe: Unsafe, kind: str, url: str) -> JobFailed:
