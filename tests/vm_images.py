@@ -2,7 +2,9 @@
 
 ``/ok/NAME`` serves DIR/NAME, ``/slow/RATE/NAME`` at RATE MiB a second, ``/reset/NAME`` resets the
 connection half-way, ``/short/NAME`` closes it half-way, ``/loop/N`` redirects for ever. There are
-no validators in its answers, so that a client cannot go on where it was.
+no validators in its answers, so that a client cannot go on where it was; but for ``/cut/N/NAME``,
+which knows ranges, has a tag, and resets the connection after each N-th part of the file.
+``/served/NAME`` tells as JSON how many bytes of the file's body were sent in how many answers.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ CHUNK = 256 * 1024
 class Images:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.bodies: dict[str, list[int]] = {}
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -27,6 +30,8 @@ class Images:
         app.router.add_get("/reset/{name}", self.reset)
         app.router.add_get("/short/{name}", self.short)
         app.router.add_get("/loop/{number}", self.loop)
+        app.router.add_get("/cut/{parts}/{name}", self.cut)
+        app.router.add_get("/served/{name}", self.served)
         return app
 
     def data(self, request: web.Request) -> bytes:
@@ -68,6 +73,31 @@ class Images:
         assert request.transport is not None
         request.transport.close()
         return response
+
+    async def cut(self, request: web.Request) -> web.StreamResponse:
+        data, tag = self.data(request), '"the only version"'
+        start, headers = 0, {"ETag": tag, "Accept-Ranges": "bytes"}
+        if request.headers.get("If-Range") == tag:
+            start = request.http_range.start or 0
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        headers["Content-Length"] = str(len(data) - start)
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        await response.prepare(request)
+        part = len(data) // int(request.match_info["parts"])
+        end = min(len(data), (start // part + 1) * part)
+        sent = self.bodies.setdefault(request.match_info["name"], [])
+        sent.append(0)
+        for at in range(start, end, CHUNK):
+            piece = data[at : min(at + CHUNK, end)]
+            await response.write(piece)
+            sent[-1] += len(piece)
+        if end < len(data):
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    async def served(self, request: web.Request) -> web.Response:
+        return web.json_response(self.bodies.get(request.match_info["name"], []))
 
     async def loop(self, request: web.Request) -> web.StreamResponse:
         number = int(request.match_info["number"])
