@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import socket
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -58,9 +59,9 @@ class Page:
 
 
 class WebServer:
-    """Serves pages by path on a loopback port and counts requests."""
+    """Serves pages by path on a loopback port, by TLS with a context, and counts requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.pages: dict[str, Page] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.sent_bytes = 0
@@ -77,7 +78,11 @@ class WebServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.base = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if context is not None:
+            wire = self._server.socket
+            self._server.socket = context.wrap_socket(wire, server_side=True)
+        scheme = "http" if context is None else "https"
+        self.base = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), daemon=True
         )
@@ -139,8 +144,8 @@ class WebServer:
 
 
 @contextlib.contextmanager
-def web_server() -> Iterator[WebServer]:
-    server = WebServer()
+def web_server(context: ssl.SSLContext | None = None) -> Iterator[WebServer]:
+    server = WebServer(context)
     try:
         yield server
     finally:

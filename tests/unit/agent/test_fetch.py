@@ -4,11 +4,14 @@ import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from agent_rig import QUICK, Page, Recorder, WebServer, digest, file_machine, web_server
+from agent_server import Pki
 from billet_agent.image.fetch import Fetch, TextSink
+from billet_agent.jobs.context import JobContext
 from billet_agent.jobs.deploy import resolve_checksum
 from billet_agent.plan.urls import check_redirect, check_url, show_url
 from billet_agent.problems import JobCancelled, JobFailed, failure
@@ -184,8 +187,6 @@ def test_cancel_ends_it(web: WebServer) -> None:
 
 
 def test_progress_ends_at_the_total(web: WebServer) -> None:
-    from billet_agent.jobs.context import JobContext
-
     seen, ticks = [], itertools.count()
     context = JobContext(seen.append, clock=lambda: float(next(ticks)))
     web.pages["/image"] = Page(BODY)
@@ -465,6 +466,70 @@ def test_a_limit_is_kept(web: WebServer) -> None:
     assert sink.data == body
     assert now[0] == pytest.approx(3.75)
     assert max(slept) < 0.3, "an even flow"
+
+
+@pytest.fixture(name="safe")
+def _safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    pki = Pki(tmp_path)
+    (tmp_path / "ca.pem").write_text(pki.ca_pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with web_server(pki.server_context()) as server:
+        yield server
+
+
+def test_cuts_and_stalls_by_tls(safe: WebServer) -> None:
+    safe.pages["/image"] = Page(
+        BODY, headers=TAG, cut_after=[1_000_000, 7], stall_after=[len(BODY), 8, 1_000_000]
+    )
+    sink, recorder = Bytes(), Recorder()
+    patience = QUICK._replace(stall_s=0.3, tries=5)
+    Fetch(safe.url("/image"), sink, recorder.context(), patience, recorder.lines.append).run()
+    assert sink.data == BODY
+    assert len(sink.totals) == 1
+    assert safe.sent_bytes == len(BODY)
+    assert any("no byte for 0.3 s" in line for line in recorder.lines)
+
+
+def test_a_cancel_is_noticed_while_nothing_comes_by_tls(safe: WebServer) -> None:
+    safe.pages["/image"] = Page(BODY, stall_after=[1_000_000])
+    context, sink = Recorder().context(), Bytes()
+    patience = QUICK._replace(stall_s=3600.0)
+    timer = threading.Timer(0.3, context.cancel)
+    timer.start()
+    try:
+        with pytest.raises(JobCancelled):
+            Fetch(safe.url("/image"), sink, context, patience).run()
+    finally:
+        timer.join()
+
+
+def test_a_certificate_of_a_stranger(
+    safe: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = tmp_path / "stranger.pem"
+    stranger.write_text(Pki(tmp_path / "other").ca_pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(stranger))
+    safe.pages["/image"] = Page(BODY)
+    assert "certificate is not trusted" in refused(safe).message
+    assert not safe.requests
+
+
+def test_a_long_wait_is_no_silence(web: WebServer) -> None:
+    web.pages["/image"] = Page(BODY, refusals=[503], headers={"Retry-After": "5"})
+    recorder, now = Recorder(), [0.0]
+    context = JobContext(recorder.progress.append, clock=lambda: now[0])
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    context.pause = pause  # type: ignore[method-assign]
+    sink = Bytes()
+    with context.step("fetch"):
+        Fetch(web.url("/image"), sink, context, QUICK).run()
+    assert sink.data == BODY
+    waiting = [progress for progress in recorder.progress if progress.done_bytes == 0]
+    assert len(waiting) >= 5
+    assert waiting[-1].rate_bytes_s == 0
 
 
 @pytest.mark.parametrize(

@@ -268,10 +268,9 @@ class Fetch:
         )
 
     def _tick(self) -> None:
-        """Look around while nothing arrives."""
+        """Look around while nothing arrives; the server takes a job without news for dead."""
         self._waiter.check()
-        if self._offset:
-            self._waiter.advance(self._offset)
+        self._waiter.advance(self._offset)
 
     def _headers(self, url: str, first: str) -> dict[str, str]:
         parts = urlsplit(url)
