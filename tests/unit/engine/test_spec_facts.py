@@ -52,6 +52,26 @@ async def test_labels_and_annotations_of_others_stay():
         assert (meta["labels"], meta["annotations"]) == (mine, theirs)
 
 
+async def test_mirrors_and_limit_reach_the_agent_at_its_next_download():
+    first, second = "http://a.example/os", "http://b.example/os"
+    async with running_rig(host=False) as rig:
+        await rig.add_host()
+        meta: Object = {"annotations": {"billet.dev/image-mirrors": f"{first}\n{second}"}}
+        await rig.api.patch(BARE_METAL_HOST, NS, NAME, {"metadata": meta})
+        await rig.until_state("ready")
+        await rig.edit(online=True, image=IMAGE)
+        await rig.until_state("provisioned")
+        meta = {"annotations": {"billet.dev/image-rate-limit": "20M"}}
+        await rig.api.patch(BARE_METAL_HOST, NS, NAME, {"metadata": meta})
+        await rig.clock.advance(600)
+        assert len(rig.deployed) == 1, "neither of them provisions anew"
+        await rig.edit(image=IMAGE | {"url": "http://172.22.0.1/b.qcow2"})
+        await rig.until_state("deprovisioning")
+        await rig.until_state("provisioned")
+        told = [(job.image.mirrors, job.image.rate_bytes_s) for job in rig.deployed]
+        assert told == [((first, second), None), ((first, second), 20 << 20)]
+
+
 def host_with(**spec):
     return parse_host({"metadata": {"name": NAME, "namespace": NS, "uid": "u"}, "spec": spec})
 

@@ -49,6 +49,8 @@ DEPLOYED = DeployResult("/dev/vda", "only", 1, 2, "md5:0", "UEFI", None, {"write
         RunJob(Job("2", Clean())),
         RunJob(Job("3", Deploy(IMAGE, HINTS, b"\0\xffiso", clean=False))),
         RunJob(Job("4", HandOver("power-off"))),
+        RunJob(Job("5", Deploy(ImageSource("http://h/i", "0" * 32, mirrors=("http://m/i",))))),
+        RunJob(Job("6", Deploy(ImageSource("http://h/i", "0" * 32, rate_bytes_s=1 << 20)))),
     ],
 )
 def test_server_messages(message: ServerMessage) -> None:
