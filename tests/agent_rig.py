@@ -222,6 +222,13 @@ def to_qcow2(raw: Path, *options: str) -> Path:
     return made
 
 
+def to_vdi(raw: Path) -> Path:
+    """Convert to a format that is held whole before it is written."""
+    made = raw.with_suffix(".vdi")
+    run("qemu-img", "convert", "-f", "raw", "-O", "vdi", raw, made)
+    return made
+
+
 def digest(data: bytes, algorithm: str = "sha256") -> str:
     return hashlib.new(algorithm, data).hexdigest()
 

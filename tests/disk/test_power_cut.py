@@ -20,6 +20,7 @@ from agent_rig import (
     make_gpt_image,
     run,
     to_qcow2,
+    to_vdi,
     web_server,
 )
 from billet_agent.jobs.context import JobContext
@@ -38,7 +39,7 @@ from billet_wire import Deploy, ImageSource, RootDeviceHints
 device, url, checksum, step, done = sys.argv[1:6]
 
 def power_cut(progress):
-    if progress.step == step and (progress.done_bytes or 0) >= int(done):
+    if progress.step == step and (progress.percent or 0) >= int(done):
         for child in psutil.Process().children(recursive=True):
             child.kill()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -71,17 +72,17 @@ def edges(device: str) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("form", ["qcow2", "raw"])
+@pytest.mark.parametrize("form", ["qcow2", "raw", "vdi"])
 @pytest.mark.parametrize(
-    ("step", "done"), [("write", 1), ("write", 30 * MIB), ("partition-table", 0), ("head", 0)]
+    ("step", "done"), [("write", 1), ("write", 60), ("partition-table", 0), ("head", 0)]
 )
 def test_killed_half_way_there_is_no_head_and_the_next_try_heals(
     device: str, tmp_path: Path, form: str, step: str, done: int
 ) -> None:
     raw = make_gpt_image(tmp_path / "os.raw", 64)
-    image = to_qcow2(raw, "-c") if form == "qcow2" else raw
-    if form == "raw" and step == "write":
-        step = "fetch"  # raw images are written as they arrive
+    image = {"qcow2": lambda: to_qcow2(raw, "-c"), "raw": lambda: raw, "vdi": lambda: to_vdi(raw)}[
+        form
+    ]()
     body = image.read_bytes()
     with web_server() as web:
         web.pages["/image"] = Page(body)

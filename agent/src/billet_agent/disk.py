@@ -1,17 +1,19 @@
 """A disk (or a plain file in its place): bytes at offsets, flush, zero, discard, re-read."""
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from billet_agent.problems import failure
+from billet_agent.problems import JobFailed, failure
 
 _BLKRRPART = 0x125F
 _BLKSSZGET = 0x1268
@@ -20,6 +22,14 @@ _BLKZEROOUT = 0x127F
 _CHUNK = 1 << 20
 _REREAD_TRIES = 5
 _REREAD_PAUSE_S = 0.2
+_CLEAR_BYTES = 1 << 30
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_SYNC_START, _SYNC_WAIT = 2, 1 | 2 | 4
+_libc = ctypes.CDLL(None, use_errno=True)
+_OFF = ctypes.c_int64
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, _OFF, _OFF)
+_libc.sync_file_range.argtypes = (ctypes.c_int, _OFF, _OFF, ctypes.c_uint)
+
 EDGE_BYTES = 1 << 20
 """How much of a disk's start and end holds partition tables and signatures."""
 
@@ -65,9 +75,37 @@ class Disk:
                 written = os.pwrite(self._fd, view, offset)
                 view, offset = view[written:], offset + written
         except OSError as error:
-            raise failure(
-                "disk-write", f"writing to {self.path} at byte {offset} failed: {error}"
-            ) from error
+            raise self._write_failed(offset, error) from error
+
+    def write_parts(self, offset: int, parts: Sequence[memoryview]) -> int:
+        """Write buffers one behind the other (at most 1024), return how many bytes they have."""
+        total = sum(map(len, parts))
+        try:
+            written = os.pwritev(self._fd, parts, offset)
+        except OSError as error:
+            raise self._write_failed(offset, error) from error
+        if written < total:
+            self.write(offset + written, memoryview(b"".join(parts))[written:])
+        return total
+
+    def start_writeback(self, offset: int, length: int) -> None:
+        """Have the kernel begin to bring a range to the medium; errors are told by `flush`."""
+        _libc.sync_file_range(self._fd, offset, length, _SYNC_START)
+
+    def finish_writeback(self, offset: int, length: int) -> None:
+        """Wait until a range is on its way through, and let the kernel forget it.
+
+        sync_file_range(2) gives no promise about the medium's own cache: `flush` does.
+        """
+        if _libc.sync_file_range(self._fd, offset, length, _SYNC_WAIT) != 0:
+            code = ctypes.get_errno()
+            if code not in {errno.ESPIPE, errno.ENOSYS}:
+                raise self._write_failed(offset, OSError(code, os.strerror(code)))
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def _write_failed(self, offset: int, error: OSError) -> JobFailed:
+        return failure("disk-write", f"writing to {self.path} at byte {offset} failed: {error}")
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``, from the disk where it can be asked."""
@@ -107,6 +145,22 @@ class Disk:
         while length > 0:
             self.write(offset, zeros[:length])
             offset, length = offset + _CHUNK, length - _CHUNK
+
+    def clear(self, offset: int, length: int, check: Callable[[], None] = lambda: None) -> bool:
+        """Make a range read as zeros by the disk's own quick command; False where it has none.
+
+        Punching a hole is the one command that never falls back to writing (fallocate(2); for
+        block devices blkdev_fallocate with NOFALLBACK). ``check`` is called now and then.
+        """
+        sector = self.sector_bytes
+        end = min(-(-(offset + length) // sector) * sector, self.size_bytes)
+        while offset < end:
+            check()
+            part = min(end - offset, _CLEAR_BYTES)
+            if _libc.fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, offset, part) != 0:
+                return False
+            offset += part
+        return True
 
     def wipe_edges(self) -> None:
         """Zero the first and last MiB (both GPTs, RAID and file system signatures) and flush."""

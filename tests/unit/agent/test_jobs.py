@@ -239,7 +239,7 @@ def test_a_receiver_that_starts_over_hashes_afresh() -> None:
         opened.append(MemoryStore(None, lambda: 1 << 33))
         return opened[-1]
 
-    body = bytes(510) + b"\x55\xaa" + bytes(100_000)
+    body = bytes(510) + b"\x55\xaa" + bytes(300_000)
     receiver = ImageReceiver("http://h/i", None, "md5", open_store)
     for _ in range(2):
         receiver.begin(len(body))

@@ -1,13 +1,13 @@
-"""Where an image's bytes go while they arrive: into memory, or (raw) past the head to the disk."""
+"""Where an image's bytes go while they arrive; here: those that hold a file until it is whole."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from typing import Protocol
 
 from billet_agent.disk import Disk
-from billet_agent.plan.formats import DETECT_BYTES, Inspected, inspect_image
-from billet_agent.plan.layout import HEAD_BYTES
+from billet_agent.image.hashing import HashThread
+from billet_agent.plan.formats import Inspected, inspect_image
+from billet_agent.plan.qcow2_decoder import BLOCK_BYTES
 from billet_agent.problems import failure, show_bytes
 
 MIB = 1 << 20
@@ -16,14 +16,16 @@ RESERVE_BYTES = 192 * MIB
 
 _CHECK_EVERY = 32 * MIB
 _FLUSH_EVERY = 128 * MIB
-_WRITE_BYTES = 4 * MIB
 
 
 class Store(Protocol):
     """Takes the image's bytes in order."""
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Take the next bytes."""
+
+    def end(self) -> None:
+        """Learn that all has come."""
 
     def close(self) -> None:
         """Free what is held."""
@@ -65,6 +67,9 @@ class MemoryStore:
         while view:
             written = os.write(self._fd, view)
             view, self._size = view[written:], self._size + written
+
+    def end(self) -> None:
+        """Nothing is left to be done."""
 
     def close(self) -> None:
         """Free the memory."""
@@ -129,6 +134,9 @@ class DiskStore:
             self._disk.flush()
             self._flushed = self._size
 
+    def end(self) -> None:
+        """Nothing is left to be done."""
+
     def close(self) -> None:
         """Take away the file's header, so that nothing mistakes it for an image."""
         if self._size:
@@ -139,64 +147,6 @@ class DiskStore:
 def fits_in_memory(total_bytes: int | None, available_bytes: int) -> bool:
     """Tell whether `MemoryStore` would take a file of that size now."""
     return (total_bytes or 0) + RESERVE_BYTES <= available_bytes
-
-
-class RawStore:
-    """A raw image on its way to the disk: all but the first and the last MiB is written at once.
-
-    Both stay in memory until the digest is proved, so what is on the disk never boots before.
-    """
-
-    def __init__(self, disk: Disk, total_bytes: int | None, url: str = "image") -> None:
-        self._disk = disk
-        self._url = url
-        self._fits(total_bytes or 0)
-        self.head = bytearray()
-        self._pending = bytearray()
-        self._offset = HEAD_BYTES
-        self._flushed = 0
-        disk.wipe_edges()
-
-    @property
-    def tail(self) -> tuple[int, bytes]:
-        """Return offset and bytes of what is still held behind the head."""
-        return self._offset, bytes(self._pending)
-
-    @property
-    def size_bytes(self) -> int:
-        """Return how many bytes came."""
-        return self._offset + len(self._pending) if self._pending else len(self.head)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes; raises JobFailed image-too-large, disk-write."""
-        missing = HEAD_BYTES - len(self.head)
-        self.head += data[:missing]
-        self._pending += data[missing:]
-        self._fits(self._offset + len(self._pending))
-        ready = (len(self._pending) - MIB) // MIB * MIB
-        if ready >= _WRITE_BYTES:
-            self._disk.write(self._offset, self._pending[:ready])
-            del self._pending[:ready]
-            self._offset += ready
-            if self._offset - self._flushed > _FLUSH_EVERY:
-                self._disk.flush()
-                self._flushed = self._offset
-
-    def close(self) -> None:
-        """Nothing is held but two MiB."""
-
-    def _fits(self, size: int) -> None:
-        check_size(size, self._disk, self._url)
-
-
-def check_size(virtual_bytes: int, disk: Disk, url: str) -> None:
-    """Raise JobFailed image-too-large when the image's disk is bigger than ours."""
-    if virtual_bytes > disk.size_bytes:
-        raise failure(
-            "image-too-large",
-            f"{url} needs a disk of {show_bytes(virtual_bytes)}, {disk.path} has "
-            f"{show_bytes(disk.size_bytes)}",
-        )
 
 
 class ImageReceiver:
@@ -213,8 +163,8 @@ class ImageReceiver:
         self._declared = declared
         self._algorithm = algorithm
         self._open_store = open_store
-        self._hash = hashlib.new(algorithm)
-        self._start = bytearray()
+        self._hash: HashThread | None = None
+        self._block = bytearray()
         self._total: int | None = None
         self.store: Store | None = None
         self.inspected: Inspected | None = None
@@ -222,35 +172,43 @@ class ImageReceiver:
     def begin(self, total_bytes: int | None) -> None:
         """Start, or start over: digest and store begin anew."""
         self.close()
-        self._hash = hashlib.new(self._algorithm)
-        self._start.clear()
+        self._hash = HashThread(self._algorithm)
         self._total = total_bytes
 
     def write(self, data: memoryview) -> None:
         """Take the next bytes; raises JobFailed image-format, image-unsafe and the store's."""
-        self._hash.update(data)
-        if self.store is not None:
-            self.store.write(data)
-            return
-        self._start += data
-        if len(self._start) >= DETECT_BYTES:
-            self._open()
+        while data:
+            part = data[: BLOCK_BYTES - len(self._block)]
+            self._block += part
+            data = data[len(part) :]
+            if len(self._block) == BLOCK_BYTES:
+                self._hand_on()
 
     def finish(self) -> str:
-        """Return the digest (lower-case hex) when all bytes came."""
-        if self.store is None:
-            self._open()
-        return self._hash.hexdigest()
+        """Return the digest (lower-case hex) when all bytes came and the store has them."""
+        self._hand_on()
+        if self.store is not None:
+            self.store.end()
+        if self._hash is None:
+            raise TypeError("an image that was fetched has begun")
+        return self._hash.finish()
 
     def close(self) -> None:
         """Free the store."""
+        if self._hash is not None:
+            self._hash.close()
         if self.store is not None:
             self.store.close()
-        self.store, self.inspected = None, None
+        self._block.clear()
+        self._hash, self.store, self.inspected = None, None, None
 
-    def _open(self) -> None:
-        start = bytes(self._start)
-        self.inspected = inspect_image(start, self._declared, self._url, self._total)
-        self.store = self._open_store(self.inspected, self._total)
-        self.store.write(start)
-        self._start.clear()
+    def _hand_on(self) -> None:
+        block = bytes(self._block)
+        self._block.clear()
+        if self._hash is not None:
+            self._hash.update(block)
+        if self.store is None:
+            # A block is more than `inspect_image` looks at.
+            self.inspected = inspect_image(block, self._declared, self._url, self._total)
+            self.store = self._open_store(self.inspected, self._total)
+        self.store.write(block)

@@ -30,7 +30,7 @@ class JobContext:
         self._cancel = threading.Event()
         self.log = log
         self.seconds: dict[str, float] = {}
-        self._step = self._message = ""
+        self._step = self._message = self._timed = ""
         self._total: int | None = None
         self._noted_at = clock()
         self._pace = Pace(self._noted_at)
@@ -59,11 +59,18 @@ class JobContext:
         """Run a step: it is published, its duration kept in ``seconds``."""
         self.check()
         start = self._clock()
+        self._timed = name
         self.begin(name, message)
         try:
             yield
         finally:
-            self.seconds[name] = round(self._clock() - start, 3)
+            self.seconds[self._timed] = round(self._clock() - start, 3)
+
+    def become(self, name: str, message: str) -> None:
+        """Give the step that runs another name, now that it is known what it does."""
+        self._timed = self._step = name
+        self._message = message
+        self._publish(Progress(step=name, message=message, total_bytes=self._total))
 
     def begin(self, name: str, message: str = "") -> None:
         """Publish that a step starts."""

@@ -6,7 +6,6 @@ disk's start and end are wiped.
 """
 
 import contextlib
-from typing import NamedTuple
 
 from billet_agent.boot import check_bootable, set_boot_entry
 from billet_agent.disk import Disk
@@ -16,11 +15,11 @@ from billet_agent.image.store import (
     DiskStore,
     ImageReceiver,
     MemoryStore,
-    RawStore,
     Store,
-    check_size,
     fits_in_memory,
 )
+from billet_agent.image.stream import QcowStream, RawStream, check_size
+from billet_agent.image.writer import Edges
 from billet_agent.jobs.clean import clean_disks
 from billet_agent.jobs.context import JobContext
 from billet_agent.machine import Machine
@@ -40,6 +39,7 @@ from billet_agent.plan.layout import (
     plan_layout,
     read_label,
 )
+from billet_agent.plan.qcow2_decoder import Unsupported
 from billet_agent.plan.rootdisk import Choice, NoDisk, choose_root_disk
 from billet_agent.plan.urls import show_url
 from billet_agent.problems import JobFailed, failure
@@ -91,13 +91,8 @@ def _choose(disks: tuple[DiskReport, ...], params: Deploy) -> Choice:
     return choice
 
 
-class _Edges(NamedTuple):
-    """What is written after the body: the image's head and its last part at an offset."""
-
-    head: bytes
-    tail_offset: int
-    tail: bytes
-    virtual_bytes: int
+def _read_again(start: int, end: int) -> bytes:
+    raise Unsupported(f"bytes {start} to {end} of it are needed again")
 
 
 class _Deployment:
@@ -113,6 +108,7 @@ class _Deployment:
         self._wanted = wanted
         self._url = show_url(params.image.url)
         self._touched = False
+        self._streams = True
         self._receiver = ImageReceiver(
             self._url, params.image.format, wanted.algorithm, self._open_store
         )
@@ -135,7 +131,7 @@ class _Deployment:
             root_disk=choice.disk.name,
             root_disk_reason=choice.reason,
             image_bytes=image_bytes,
-            virtual_bytes=edges.virtual_bytes,
+            virtual_bytes=edges.size_bytes,
             checksum=str(self._wanted),
             boot_mode=self._machine.boot_mode,
             boot_entry=entry,
@@ -150,11 +146,24 @@ class _Deployment:
                 self._disk.reread_table()
 
     def _open_store(self, inspected: Inspected, total: int | None) -> Store:
-        if inspected.virtual_bytes is not None:
-            return self._hold(inspected.virtual_bytes, total)
-        self._context.log(f"{self._url} is raw: it is written as it arrives")
-        self._touched = True
-        return RawStore(self._disk, total, self._url)
+        size = inspected.virtual_bytes
+        if size is None:
+            return RawStream(
+                self._disk, total, self._url, is_clear=self._stream_to_disk(total or 0)
+            )
+        if inspected.header is None or not self._streams:
+            return self._hold(size, total)
+        check_size(size, self._disk, self._url)
+        header, is_clear = inspected.header, self._stream_to_disk(size)
+        return QcowStream(self._disk, header, total, self._url, is_clear=is_clear)
+
+    def _stream_to_disk(self, size_bytes: int) -> bool:
+        """Prepare the disk for what comes; return whether it reads as zeros so far."""
+        check_size(size_bytes, self._disk, self._url)
+        self._context.become("write", f"{self._url} to {self._disk.path}, while it arrives")
+        self._clear_disk()
+        length = size_bytes - HEAD_BYTES
+        return length > 0 and self._disk.clear(HEAD_BYTES, length, self._context.check)
 
     def _hold(self, virtual_bytes: int, total: int | None) -> Store:
         """Hold the file in memory, or where that is too small and there is room, on the disk."""
@@ -179,6 +188,16 @@ class _Deployment:
         self._disk.wipe_edges()
 
     def _fetch(self) -> int:
+        try:
+            return self._fetch_once()
+        except Unsupported as error:
+            words = f"{self._url} cannot be decoded while it arrives, qemu-img converts it: {error}"
+            self._context.log(words)
+            self._receiver.close()
+            self._streams = False
+            return self._fetch_once()
+
+    def _fetch_once(self) -> int:
         image = self._params.image
         fetch = Fetch(
             image.url,
@@ -191,7 +210,10 @@ class _Deployment:
         )
         with self._context.step("fetch", self._url):
             count = fetch.run(lambda: self._mismatch(fetch))
-        self._context.log(f"{fetch.used}: {count} bytes, {self._wanted.algorithm} is right")
+            self._context.log(f"{fetch.used}: {count} bytes, {self._wanted.algorithm} is right")
+            store = self._receiver.store
+            if isinstance(store, QcowStream):
+                store.complete(_read_again)
         return count
 
     def _mismatch(self, fetch: Fetch) -> JobFailed | None:
@@ -204,22 +226,21 @@ class _Deployment:
             evidence=f"checksum given: {show_url(self._params.image.checksum)}",
         )
 
-    def _write_body(self) -> tuple[_Edges, Layout]:
+    def _write_body(self) -> tuple[Edges, Layout]:
         store = self._receiver.store
-        if isinstance(store, RawStore):
-            offset, tail = store.tail
-            edges = _Edges(bytes(store.head), offset, tail, store.size_bytes)
-            return edges, self._plan(edges, {})
+        if isinstance(store, RawStream | QcowStream):
+            edges = store.edges
+            with self._context.step("flush", f"waiting for {self._disk.path}"):
+                self._disk.flush()
+            return edges, self._plan(edges)
         if not isinstance(store, MemoryStore | DiskStore):
             raise TypeError("an image that was fetched has a store")
         with self._context.step("image-header"):
             source = self._inspect(store)
             edges = self._edges(source)
-            labels = self._labels(source, edges.head)
-            layout = self._plan(edges, labels)
         with self._context.step("write", f"to {self._disk.path}"):
             self._write_middle(source, edges)
-        return edges, layout
+        return edges, self._plan(edges)
 
     def _inspect(self, store: MemoryStore | DiskStore) -> Source:
         """Look again, now that all of the file is there and proved."""
@@ -235,37 +256,50 @@ class _Deployment:
             return Source(store.path, found.format, size, place, self._disk.is_block)
         return Source(store.path, found.format, size)
 
-    def _edges(self, source: Source) -> _Edges:
-        size = source.virtual_bytes
-        tail_offset = max(min(HEAD_BYTES, size), size - HEAD_BYTES)
-        head = read_slice(self._machine.tools, source, 0, min(HEAD_BYTES, size))
-        tail = read_slice(self._machine.tools, source, tail_offset, size - tail_offset)
-        return _Edges(head, tail_offset, tail, size)
+    def _edges(self, source: Source) -> Edges:
+        edges = Edges(source.virtual_bytes)
+        for offset, length in ((0, len(edges.head)), (edges.tail_offset, len(edges.tail))):
+            data = read_slice(self._machine.tools, source, offset, length)
+            edges.take(offset, memoryview(data))
+        return edges
 
-    def _labels(self, source: Source, head: bytes) -> dict[int, str]:
+    def _labels(self, edges: Edges) -> dict[int, str]:
         """Return file system labels of the image's partitions, where a config drive wants them."""
         if not self._params.config_drive:
             return {}
         found = {}
-        for number, (offset, size) in partitions(head, self._disk.sector_bytes).items():
-            length = min(size, _LABEL_BYTES, source.virtual_bytes - offset)
+        for number, (offset, size) in partitions(
+            bytes(edges.head), self._disk.sector_bytes
+        ).items():
+            length = min(size, _LABEL_BYTES, edges.size_bytes - offset)
             if length > 0:
-                start = read_slice(self._machine.tools, source, offset, length)
-                found[number] = read_label(start)
+                found[number] = read_label(self._written(edges, offset, length))
         return found
 
-    def _plan(self, edges: _Edges, labels: dict[int, str]) -> Layout:
+    def _written(self, edges: Edges, offset: int, length: int) -> bytes:
+        """Return bytes of the image's disk, wherever they are now."""
+        end = offset + length
+        middle = max(offset, len(edges.head)), min(end, edges.tail_offset)
+        parts = [bytes(edges.head[offset:end])]
+        if middle[0] < middle[1]:
+            parts.append(self._disk.read(middle[0], middle[1] - middle[0]))
+        if end > edges.tail_offset:
+            start = max(0, offset - edges.tail_offset)
+            parts.append(bytes(edges.tail[start : end - edges.tail_offset]))
+        return b"".join(parts)
+
+    def _plan(self, edges: Edges) -> Layout:
         layout = plan_layout(
-            edges.head,
+            bytes(edges.head),
             Target(self._disk.size_bytes, self._disk.sector_bytes),
             config_drive_bytes=len(self._params.config_drive or b""),
             new_guid=self._machine.new_guid(),
-            labels=labels,
+            labels=self._labels(edges),
         )
         check_bootable(layout, self._machine.boot_mode)
         return layout
 
-    def _write_middle(self, source: Source, edges: _Edges) -> None:
+    def _write_middle(self, source: Source, edges: Edges) -> None:
         context, size = self._context, edges.tail_offset - HEAD_BYTES
         if source.slice is None:
             self._clear_disk()
@@ -281,7 +315,7 @@ class _Deployment:
         )
         self._disk.flush()
 
-    def _finish(self, edges: _Edges, layout: Layout) -> None:
+    def _finish(self, edges: Edges, layout: Layout) -> None:
         """Write what is left, the head last and only when all else is on the medium."""
         disk, drive = self._disk, self._params.config_drive
         with self._context.step("config-drive" if drive else "partition-table"):

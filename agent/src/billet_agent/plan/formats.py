@@ -4,7 +4,7 @@ import struct
 from typing import NamedTuple
 
 from billet_agent.plan.qcow2 import MAGIC as QCOW2_MAGIC
-from billet_agent.plan.qcow2 import Unsafe, inspect_header
+from billet_agent.plan.qcow2 import Header, Unsafe, inspect_header
 from billet_agent.problems import JobFailed, failure
 
 DETECT_BYTES = 64 * 1024
@@ -39,10 +39,14 @@ _WORDS = {
 
 
 class Inspected(NamedTuple):
-    """An image that may be written: its format and the size of the disk inside (None: file's)."""
+    """An image that may be written: its format and the size of the disk inside (None: file's).
+
+    ``header`` is a qcow2's.
+    """
 
     format: str
     virtual_bytes: int | None
+    header: Header | None = None
 
 
 def detect_format(data: bytes) -> str:
@@ -84,7 +88,7 @@ def inspect_image(
         header = inspect_header(data, file_bytes)
         if isinstance(header, Unsafe):
             raise _refused(header, "qcow2", url)
-        return Inspected("qcow2", header.virtual_bytes)
+        return Inspected("qcow2", header.virtual_bytes, header)
     if found == "vmdk":
         return Inspected("vmdk", _vmdk_bytes(data, url))
     if found == "vdi":
