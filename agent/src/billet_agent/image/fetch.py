@@ -78,6 +78,50 @@ class _Dead(Exception):
         self.failed = failed
 
 
+class NoRanges(Exception):
+    """A server gives no part of the file; the text says which part was wanted."""
+
+
+class _Enough(Exception):
+    """All that was wanted has come."""
+
+
+class _Part:
+    """Takes the bytes of a range, then raises _Enough."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self._start, self._end = start, end
+        self.data = bytearray()
+
+    def begin(self, total_bytes: int | None) -> None:
+        """Accept a start over only where the range is the file's start."""
+        if self._start:
+            raise NoRanges(
+                f"bytes {self._start} to {self._end} of {total_bytes} are needed once more, and "
+                "the server gives no ranges"
+            )
+        self.data.clear()
+
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        self.data += data[: self._end - self._start - len(self.data)]
+        if len(self.data) == self._end - self._start:
+            raise _Enough
+
+
+class _Aside:
+    """A waiter whose progress is that of something else."""
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.check, self.pause = waiter.check, waiter.pause
+
+    def expect(self, total_bytes: int | None) -> None:
+        """Say nothing."""
+
+    def advance(self, done_bytes: int) -> None:
+        """Say nothing."""
+
+
 class Fetch:
     """One resource on its way into a sink, from the first of several servers that gives it.
 
@@ -105,6 +149,7 @@ class Fetch:
         self._bucket = TokenBucket(rate_bytes_s, clock()) if rate_bytes_s else None
         self._mirrors = Mirrors(self._urls, patience.tries, patience.most_tries, patience.pause_s)
         self._mixes = True
+        self._until: int | None = None
         self._offset = self._furthest = 0
         self._total: int | None = None
         self._validators: dict[str, Validator] = {}
@@ -131,6 +176,28 @@ class Fetch:
             if wrong is None:
                 return self._offset
             self._distrust(wrong)
+
+    def again(self, start: int, end: int) -> bytes:
+        """After `run`: return the bytes from ``start`` to ``end`` once more.
+
+        They come from the server that was used last, and need not be the same: the caller has to
+        prove them. Raises NoRanges, JobFailed image-fetch.
+        """
+        part = _Part(start, end)
+        url = self._mirrors.url
+        other = Fetch(url, part, _Aside(self._waiter), self._patience, self._log, clock=self._clock)
+        other._bucket = self._bucket
+        other._offset = other._furthest = start
+        other._total, other._until, other._used = self._total, end, [url]
+        other._validators = dict(self._validators)
+        try:
+            other._all()
+        except _Enough:
+            return bytes(part.data)
+        raise failure(
+            "image-fetch",
+            f"{show_url(url)} gave {len(part.data)} bytes where {end - start} were wanted again",
+        )
 
     def _all(self) -> None:
         while True:
@@ -279,7 +346,8 @@ class Fetch:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         if self._request.offset:
-            headers["Range"] = f"bytes={self._request.offset}-"
+            last = "" if self._until is None else self._until - 1
+            headers["Range"] = f"bytes={self._request.offset}-{last}"
             if self._request.validator is not None:
                 headers["If-Range"] = self._request.validator.header
         return headers

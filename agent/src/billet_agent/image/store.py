@@ -6,7 +6,9 @@ from typing import Protocol
 
 from billet_agent.disk import Disk
 from billet_agent.image.hashing import HashThread
-from billet_agent.plan.formats import Inspected, inspect_image
+from billet_agent.image.stream import RawStream
+from billet_agent.image.unpack import KINDS, PackedStream
+from billet_agent.plan.formats import Inspected, detect_format, inspect_image
 from billet_agent.plan.qcow2_decoder import BLOCK_BYTES
 from billet_agent.problems import failure, show_bytes
 
@@ -208,7 +210,26 @@ class ImageReceiver:
         if self._hash is not None:
             self._hash.update(block)
         if self.store is None:
-            # A block is more than `inspect_image` looks at.
-            self.inspected = inspect_image(block, self._declared, self._url, self._total)
-            self.store = self._open_store(self.inspected, self._total)
+            self.store = self._open(block)
         self.store.write(block)
+
+    def _open(self, block: bytes) -> Store:
+        """Decide by the first block, which is more than `inspect_image` looks at."""
+        kind = detect_format(block)
+        if kind in KINDS and self._declared in {None, "raw"}:
+            return PackedStream(kind, self._url, self._open_raw)
+        self.inspected = inspect_image(block, self._declared, self._url, self._total)
+        return self._open_store(self.inspected, self._total)
+
+    def _open_raw(self, start: bytes) -> RawStream:
+        inspected = inspect_image(start, None, f"inside {self._url}")
+        store = self._open_store(inspected, None) if inspected.format == "raw" else None
+        if not isinstance(store, RawStream):
+            raise failure(
+                "image-format",
+                f"image {self._url} is a compressed {inspected.format}; only raw images may be "
+                "compressed as a whole",
+                advice="Give the image as it is inside: qcow2 has a compression of its own "
+                "(qemu-img convert -c).",
+            )
+        return store

@@ -17,6 +17,7 @@ from billet_agent.problems import JobFailed, failure, show_bytes
 
 MIB = 1 << 20
 _WRITE_BYTES = 256 * 1024
+_CLEAR_BYTES = 1 << 30
 
 ReadAgain = Callable[[int, int], bytes]
 """Bytes from ``start`` to ``end`` of the file once more. Raises JobFailed, Unsupported."""
@@ -101,14 +102,19 @@ class RawStream:
     """A raw image on its way to the disk, of unknown size until it ends."""
 
     def __init__(
-        self, disk: Disk, total_bytes: int | None, url: str = "image", *, is_clear: bool = False
+        self,
+        disk: Disk,
+        total_bytes: int | None,
+        url: str = "image",
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._disk, self._url = disk, url
+        self._disk, self._url, self._check = disk, url, check
         self._fits(total_bytes or 0)
+        self._cleared = HEAD_BYTES
         self._head = bytearray()
         self._pending = bytearray()
         self._offset = HEAD_BYTES
-        self._writer = Writer(disk, None, None, is_clear=is_clear)
+        self._writer = Writer(disk, None, None, is_clear=True)
 
     @property
     def edges(self) -> Edges:
@@ -145,8 +151,16 @@ class RawStream:
         self._writer.close()
 
     def _put(self, data: bytes) -> None:
+        self._clear_up_to(self._offset + len(data))
         self._writer.put(Piece(self._offset, len(data), data))
         self._offset += len(data)
+
+    def _clear_up_to(self, end: int) -> None:
+        """Keep ahead of the image, so that its zeros need not be written."""
+        while self._writer.is_clear and self._cleared < end:
+            length = min(_CLEAR_BYTES, self._disk.size_bytes - self._cleared)
+            self._writer.is_clear = self._disk.clear(self._cleared, length, self._check)
+            self._cleared += length
 
     def _fits(self, size: int) -> None:
         check_size(size, self._disk, self._url)

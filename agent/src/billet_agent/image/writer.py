@@ -1,28 +1,24 @@
 """Pieces of a disk image on their way to the disk: unpacked and written by a few threads.
 
-The caller's thread only collects pieces into batches. How much may be under way is bounded, and so
-is what the kernel holds back: each write is sent to the medium at once, the oldest are waited for.
+The caller's thread only collects pieces into batches; how much may be under way is bounded.
 """
 
+import mmap
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from billet_agent.disk import Disk
 from billet_agent.image.inflate import Inflate
+from billet_agent.image.through import Through
 from billet_agent.plan.layout import HEAD_BYTES
 from billet_agent.plan.qcow2_decoder import Piece
 
 MIB = 1 << 20
 BATCH_BYTES = MIB
 BATCH_PIECES = 512
-"""One gathering write takes at most 1024 buffers (IOV_MAX)."""
-
 ZEROS_BYTES = 64 * MIB
-WINDOW_BYTES = 24 * MIB
-"""So much may be on its way from the kernel's memory to the medium."""
 
 _ZEROS = bytes(256 * 1024)
 
@@ -69,7 +65,7 @@ class Writer:
     ) -> None:
         self._disk, self._edges, self._inflate = disk, edges, inflate
         self._cluster_bytes = cluster_bytes
-        self._is_clear = is_clear
+        self.is_clear = is_clear
         threads = threads or max(2, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "billet-write")
         self._most = 2 * threads + 2
@@ -77,9 +73,8 @@ class Writer:
         self._batch: list[Piece] = []
         self._batch_bytes = 0
         self._error: BaseException | None = None
-        self._sent: deque[tuple[int, int]] = deque()
-        self._sent_bytes = 0
-        self._lock = threading.Lock()
+        self._through = Through(disk)
+        self._own = threading.local()
 
     def put(self, piece: Piece) -> None:
         """Take a piece; waits while too much is under way."""
@@ -111,7 +106,7 @@ class Writer:
             end = min(guest + length, edges.tail_offset)
             guest = max(guest, len(edges.head))
             length = end - guest
-        while length > 0 and not self._is_clear:
+        while length > 0 and not self.is_clear:
             part = min(length, ZEROS_BYTES)
             self._start(lambda guest=guest, part=part: self._disk.zero(guest, part))  # type: ignore[misc]
             guest, length = guest + part, length - part
@@ -145,20 +140,30 @@ class Writer:
 
     def _write(self, batch: list[Piece]) -> None:
         """Write a batch, neighbours in one go."""
-        parts: list[memoryview] = []
-        start = end = 0
-        for piece in batch:
+        room = self._buffer()
+        start = length = 0
+        # Several writers made the image: neighbours are near in the file, but in no order.
+        for piece in sorted(batch, key=lambda piece: piece.guest):
             guest, data = self._unpack(piece)
             if self._edges is not None:
                 guest, data = self._edges.take(guest, data)
-            if not data or (self._is_clear and _is_zero(data)):
+            if not data or (self.is_clear and _is_zero(data)):
                 continue
-            if guest != end or not parts:
-                self._send(start, parts)
-                parts, start, end = [], guest, guest
-            parts.append(data)
-            end += len(data)
-        self._send(start, parts)
+            while data:
+                if guest != start + length or length == len(room):
+                    self._through.write(start, room[:length])
+                    start, length = guest, 0
+                count = min(len(data), len(room) - length)
+                room[length : length + count] = data[:count]
+                guest, length, data = guest + count, length + count, data[count:]
+        self._through.write(start, room[:length])
+
+    def _buffer(self) -> memoryview:
+        """Return this thread's memory, aligned to a page."""
+        found: memoryview | None = getattr(self._own, "buffer", None)
+        if found is None:
+            found = self._own.buffer = memoryview(mmap.mmap(-1, BATCH_BYTES))
+        return found
 
     def _unpack(self, piece: Piece) -> tuple[int, memoryview]:
         data = piece.data
@@ -167,21 +172,6 @@ class Writer:
             assert data is not None
             data = self._inflate(bytes(data), self._cluster_bytes)
         return piece.guest, memoryview(data or b"")[: piece.length]
-
-    def _send(self, offset: int, parts: list[memoryview]) -> None:
-        if not parts:
-            return
-        length = self._disk.write_parts(offset, parts)
-        self._disk.start_writeback(offset, length)
-        oldest: list[tuple[int, int]] = []
-        with self._lock:
-            self._sent.append((offset, length))
-            self._sent_bytes += length
-            while self._sent_bytes > WINDOW_BYTES:
-                oldest.append(self._sent.popleft())
-                self._sent_bytes -= oldest[-1][1]
-        for place in oldest:
-            self._disk.finish_writeback(*place)
 
 
 def _is_zero(data: memoryview) -> bool:

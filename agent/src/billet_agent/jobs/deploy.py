@@ -10,7 +10,7 @@ import contextlib
 from billet_agent.boot import check_bootable, set_boot_entry
 from billet_agent.disk import Disk
 from billet_agent.image.convert import Source, read_slice, write_slice
-from billet_agent.image.fetch import Fetch, TextSink
+from billet_agent.image.fetch import Fetch, NoRanges, TextSink
 from billet_agent.image.store import (
     DiskStore,
     ImageReceiver,
@@ -19,6 +19,7 @@ from billet_agent.image.store import (
     fits_in_memory,
 )
 from billet_agent.image.stream import QcowStream, RawStream, check_size
+from billet_agent.image.unpack import PackedStream
 from billet_agent.image.writer import Edges
 from billet_agent.jobs.clean import clean_disks
 from billet_agent.jobs.context import JobContext
@@ -46,6 +47,7 @@ from billet_agent.problems import JobFailed, failure
 from billet_wire import Deploy, DeployResult, DiskReport, ImageSource
 
 _LABEL_BYTES = 40 * 1024
+_STREAMS = (RawStream, PackedStream, QcowStream)
 
 
 def deploy(machine: Machine, params: Deploy, context: JobContext) -> DeployResult:
@@ -89,10 +91,6 @@ def _choose(disks: tuple[DiskReport, ...], params: Deploy) -> Choice:
     if isinstance(choice, NoDisk):
         raise choice.failure()
     return choice
-
-
-def _read_again(start: int, end: int) -> bytes:
-    raise Unsupported(f"bytes {start} to {end} of it are needed again")
 
 
 class _Deployment:
@@ -148,22 +146,21 @@ class _Deployment:
     def _open_store(self, inspected: Inspected, total: int | None) -> Store:
         size = inspected.virtual_bytes
         if size is None:
-            return RawStream(
-                self._disk, total, self._url, is_clear=self._stream_to_disk(total or 0)
-            )
+            self._stream_to_disk(total or 0)
+            return RawStream(self._disk, total, self._url, self._context.check)
         if inspected.header is None or not self._streams:
             return self._hold(size, total)
         check_size(size, self._disk, self._url)
-        header, is_clear = inspected.header, self._stream_to_disk(size)
-        return QcowStream(self._disk, header, total, self._url, is_clear=is_clear)
+        self._stream_to_disk(size)
+        length = size - HEAD_BYTES
+        is_clear = length > 0 and self._disk.clear(HEAD_BYTES, length, self._context.check)
+        return QcowStream(self._disk, inspected.header, total, self._url, is_clear=is_clear)
 
-    def _stream_to_disk(self, size_bytes: int) -> bool:
-        """Prepare the disk for what comes; return whether it reads as zeros so far."""
+    def _stream_to_disk(self, size_bytes: int) -> None:
+        """Prepare the disk for an image that is written while it arrives."""
         check_size(size_bytes, self._disk, self._url)
         self._context.become("write", f"{self._url} to {self._disk.path}, while it arrives")
         self._clear_disk()
-        length = size_bytes - HEAD_BYTES
-        return length > 0 and self._disk.clear(HEAD_BYTES, length, self._context.check)
 
     def _hold(self, virtual_bytes: int, total: int | None) -> Store:
         """Hold the file in memory, or where that is too small and there is room, on the disk."""
@@ -190,7 +187,7 @@ class _Deployment:
     def _fetch(self) -> int:
         try:
             return self._fetch_once()
-        except Unsupported as error:
+        except (Unsupported, NoRanges) as error:
             words = f"{self._url} cannot be decoded while it arrives, qemu-img converts it: {error}"
             self._context.log(words)
             self._receiver.close()
@@ -212,8 +209,8 @@ class _Deployment:
             count = fetch.run(lambda: self._mismatch(fetch))
             self._context.log(f"{fetch.used}: {count} bytes, {self._wanted.algorithm} is right")
             store = self._receiver.store
-            if isinstance(store, QcowStream):
-                store.complete(_read_again)
+            if isinstance(store, _STREAMS):
+                store.complete(fetch.again)
         return count
 
     def _mismatch(self, fetch: Fetch) -> JobFailed | None:
@@ -228,7 +225,7 @@ class _Deployment:
 
     def _write_body(self) -> tuple[Edges, Layout]:
         store = self._receiver.store
-        if isinstance(store, RawStream | QcowStream):
+        if isinstance(store, _STREAMS):
             edges = store.edges
             with self._context.step("flush", f"waiting for {self._disk.path}"):
                 self._disk.flush()
