@@ -4,7 +4,7 @@ BMC ?= ipmi
 KUBECONFIG ?=
 BIN := build/venv/bin
 
-.PHONY: help setup check test test-cluster demo ramdisk image bench clean
+.PHONY: help setup check test test-cluster demo ramdisk image bench bench-write clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ demo: setup ramdisk image ## a virtual machine from its BMC to a running system
 
 bench: setup ## figures as ratios to baselines of the same run
 	@$(BIN)/python tools/bench/run.py
+
+bench-write: setup ## an image onto a disk: the agent, the usual way, and what the machine allows
+	@$(BIN)/python tools/bench/write.py
 
 clean: ## remove build/
 	rm -rf build

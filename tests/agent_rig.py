@@ -109,18 +109,22 @@ class WebServer:
         if page.refusals:
             body, status = b"", page.refusals.pop(0)
         if wanted and page.ranges and status == 200:
-            start, status = int(wanted.removeprefix("bytes=").rstrip("-")), 206
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, status = int(first), 206
+            body = body[: int(last) + 1] if last else body
         handler.send_response(status)
         for key, value in page.headers.items():
             handler.send_header(key, value)
         if page.location:
             handler.send_header("Location", page.location)
         if status == 206:
-            total = page.announce or len(body)
-            span = page.content_range or f"bytes {start}-{total - 1}/{total}"
+            total = page.announce or len(page.body)
+            end = total if body is page.body else len(body)
+            span = page.content_range or f"bytes {start}-{end - 1}/{total}"
             handler.send_header("Content-Range", span)
         if not page.chunked:
-            length = (page.announce or len(body)) if status == page.status or start else 0
+            whole = (page.announce or len(body)) if body is page.body else len(body)
+            length = whole if status == page.status or start else 0
             handler.send_header("Content-Length", str(length - start))
         handler.end_headers()
         data = body[start:]

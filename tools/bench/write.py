@@ -33,7 +33,7 @@ def served(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    argv = [sys.executable, "-m", "billet_lab.image_server", folder, "127.0.0.1", str(port)]
+    argv = [sys.executable, "-m", "billet_lab.image_server", str(folder), "127.0.0.1", str(port)]
     server = subprocess.Popen(argv)
     try:
         deadline = time.monotonic() + 20
@@ -56,7 +56,7 @@ def measure(way: str, url: str, file: Path, md5: str) -> dict[str, float]:
         with tempfile.NamedTemporaryFile(dir=BUILD, prefix="target-") as target:
             subprocess.run(["fallocate", "-l", str(DISK_BYTES), target.name], check=True)
             subprocess.run(["sync"], check=True)
-            argv = [sys.executable, _PARTS, way, url, file, target.name, md5]
+            argv = [sys.executable, str(_PARTS), way, url, str(file), target.name, md5]
             done = subprocess.run(argv, check=True, stdout=subprocess.PIPE)
             figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
             if way in {"ours", "peer"}:
@@ -69,7 +69,7 @@ def measure(way: str, url: str, file: Path, md5: str) -> dict[str, float]:
 def compare(file: Path, target: Path) -> None:
     """Hold what was written against the image: all but the partition tables."""
     raw = file.with_name("write.raw")
-    argv = ["cmp", "-i", str(1 << 20), "-n", str(DISK_BYTES - (2 << 20)), raw, target]
+    argv = ["cmp", "-i", str(1 << 20), "-n", str(DISK_BYTES - (2 << 20)), str(raw), str(target)]
     subprocess.run(argv, check=True)
 
 

@@ -32,7 +32,7 @@ def image(folder: Path, form: str) -> Path:
     made = folder / f"write-{form}.qcow2"
     if not made.exists():
         part = made.with_suffix(".part")
-        argv = ["qemu-img", "convert", "-f", "raw", *FORMS[form], raw, part]
+        argv = ["qemu-img", "convert", "-f", "raw", *FORMS[form], str(raw), str(part)]
         subprocess.run(argv, check=True)
         part.rename(made)
     return made

@@ -80,7 +80,12 @@ def peer(case: Case) -> None:
     """The whole file to memory with its md5, then qemu-img."""
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as held:
         digest = hashlib.md5()
-        _read(case.url, lambda data: (held.write(data), digest.update(data)))
+
+        def take(data: memoryview) -> None:
+            held.write(data)
+            digest.update(data)
+
+        _read(case.url, take)
         held.flush()
         assert digest.hexdigest() == case.md5, "the image changed"
         form = "raw" if case.file.suffix == ".raw" else "qcow2"

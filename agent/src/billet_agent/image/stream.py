@@ -49,7 +49,6 @@ class QcowStream:
         unpack, cluster = inflater(header.compression), header.cluster_bytes
         self._writer = Writer(disk, self.edges, unpack, cluster, is_clear=is_clear)
         self.fault: JobFailed | None = None
-        self.again_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Take the next bytes of the file. Raises JobFailed disk-write, Unsupported."""
@@ -60,16 +59,21 @@ class QcowStream:
         self._take(self._decoder.finish)
         self._take(self._drained)
 
-    def complete(self, read_again: ReadAgain) -> None:
-        """Write what did not fit the pass. The digest is proved now: raises all that is wrong."""
+    def complete(self, read_again: ReadAgain) -> int:
+        """Write what did not fit the pass; return how many bytes were read again.
+
+        The digest is proved now: raises all that is wrong with the image.
+        """
+        again_bytes = 0
         while self.fault is None and (place := self._decoder.missing()) is not None:
             start, end = place
             data = read_again(start, end)
-            self.again_bytes += len(data)
+            again_bytes += len(data)
             self._take(lambda start=start, data=data: self._decoder.feed_again(start, data))  # type: ignore[misc]
         self._take(self._drained)
         if self.fault is not None:
             raise self.fault
+        return again_bytes
 
     def close(self) -> None:
         """Stop writing."""
@@ -143,8 +147,10 @@ class RawStream:
             del self._pending[:rest]
         self._writer.drain()
 
-    def complete(self, read_again: ReadAgain) -> None:
+    def complete(self, read_again: ReadAgain) -> int:
         """Nothing is left to be done."""
+        del read_again
+        return 0
 
     def close(self) -> None:
         """Stop writing."""

@@ -162,11 +162,12 @@ class PackedStream:
         assert self._raw is not None
         self._raw.end()
 
-    def complete(self, read_again: ReadAgain) -> None:
+    def complete(self, read_again: ReadAgain) -> int:
         """Raise what is wrong: the digest is proved now."""
         del read_again
         if self._fault is not None:
             raise self._fault
+        return 0
 
     def close(self) -> None:
         """Stop writing."""

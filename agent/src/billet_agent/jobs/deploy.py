@@ -43,7 +43,7 @@ from billet_agent.plan.layout import (
 from billet_agent.plan.qcow2_decoder import Unsupported
 from billet_agent.plan.rootdisk import Choice, NoDisk, choose_root_disk
 from billet_agent.plan.urls import show_url
-from billet_agent.problems import JobFailed, failure
+from billet_agent.problems import JobFailed, failure, show_bytes
 from billet_wire import Deploy, DeployResult, DiskReport, ImageSource
 
 _LABEL_BYTES = 40 * 1024
@@ -210,7 +210,9 @@ class _Deployment:
             self._context.log(f"{fetch.used}: {count} bytes, {self._wanted.algorithm} is right")
             store = self._receiver.store
             if isinstance(store, _STREAMS):
-                store.complete(fetch.again)
+                again_bytes = store.complete(fetch.again)
+                if again_bytes:
+                    self._context.log(f"{show_bytes(again_bytes)} of it were fetched twice")
         return count
 
     def _mismatch(self, fetch: Fetch) -> JobFailed | None:
