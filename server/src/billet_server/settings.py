@@ -22,6 +22,9 @@ _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 SOFT_OFF_MOST_S: Final = 480.0
 """An effect ends after `perform.EFFECT_DEADLINE_S`; the hard off must still fit in."""
 
+FAST_TRACK_MOST_S: Final = 30 * 86400.0
+"""A month in a ramdisk is no while any more."""
+
 
 class Webhook(NamedTuple):
     """Where the validating webhook listens; its files, or the names for a certificate of ours."""
@@ -69,6 +72,7 @@ class Inputs(NamedTuple):
     agent_lost_s: float = 60.0
     hand_over_s: float = 120.0
     soft_off_s: float = 180.0
+    fast_track_s: float = Rules().fast_track_s
     bmc_timeout_s: float = 5.0
     workers: int = 64
     max_inspecting: int = Rules().max_inspecting
@@ -212,6 +216,7 @@ def check(inputs: Inputs, interface_address: str | None = None) -> Settings:
             agent_lost_s=inputs.agent_lost_s,
             hand_over_s=inputs.hand_over_s,
             soft_off_s=inputs.soft_off_s,
+            fast_track_s=inputs.fast_track_s,
             max_inspecting=inputs.max_inspecting,
             max_provisioning=inputs.max_provisioning,
             max_cleaning=inputs.max_cleaning,
@@ -314,6 +319,11 @@ def _check_times(inputs: Inputs, faults: list[str]) -> None:
         faults.append(
             f"--retry-base {inputs.retry_base_s} is not between 0.1 and"
             f" {Rules().retry_cap_s:.0f} seconds"
+        )
+    if not 0 <= inputs.fast_track_s <= FAST_TRACK_MOST_S:
+        faults.append(
+            f"--fast-track-s {inputs.fast_track_s} is not between 0 (off) and"
+            f" {FAST_TRACK_MOST_S:.0f} seconds"
         )
     if inputs.soft_off_s > SOFT_OFF_MOST_S:
         faults.append(

@@ -121,7 +121,7 @@ def test_the_moment_is_of_the_change_and_the_generation_of_the_edit():
     world.run(lambda: world.state is State.READY)
     world.run()
     first = {one["type"]: one for one in world.status.conditions}
-    world.now += timedelta(hours=1)
+    world.now += timedelta(minutes=30)
     world.edit(online=True)
     world.once()
     second = {one["type"]: one for one in world.status.conditions}

@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 
 from billet_server.core import effects as ask
 from billet_server.core.annotations import RETRY
-from billet_server.core.host import Bmc, Image, copy_status
+from billet_server.core.booting import IDLE
+from billet_server.core.host import FAST_TRACK, Bmc, Image, copy_status
 from billet_server.core.problems import CATALOGUE, Fault
 from billet_server.core.seen import Rules, SecretSeen, Stranger
 from billet_server.core.states import State
@@ -36,10 +37,14 @@ from core_world import IMAGE, MAC, World, annotation_edits, spec
 LEAST_STEPS = 10_000
 LEAST_PROBLEMS = 20
 LONGEST_WAIT = timedelta(hours=1)
+LEAST_WAITS_IN_RAMDISK = 500
+AGAIN = 0.2
+"""So many of the lives have another deployment after the end."""
 
 AT_REST = {State.READY, State.PROVISIONED, State.EXTERNALLY_PROVISIONED}
 STAGES = (
     State.NONE,
+    State.UNMANAGED,
     State.INSPECTING,
     State.READY,
     State.PROVISIONING,
@@ -82,6 +87,7 @@ class Tally:
     """Passes in all examples of a run."""
 
     steps = 0
+    in_ramdisk = 0
     states: set[str] = set()
     problems: set[str] = set()
 
@@ -96,15 +102,19 @@ class Life(RuleBasedStateMachine):
     @initialize(
         wanted=SPECS,
         retries=st.sampled_from((0, 1, 10)),
+        fast_track_s=st.sampled_from((0.0, 90.0, 3600.0)),
         begin=st.sampled_from(STAGES),
         seed=st.integers(0, 2**32),
     )
-    def appears(self, wanted, retries, begin, seed):
-        rules = Rules(max_retries=retries, max_provisioning_retries=retries)
+    def appears(self, wanted, retries, fast_track_s, begin, seed):
+        rules = Rules(
+            max_retries=retries, max_provisioning_retries=retries, fast_track_s=fast_track_s
+        )
         self.world = World(spec=spec(online=True, image=IMAGE), rules=rules)
         self.world.random.seed(seed)
-        if begin is State.NONE:
-            self.world.spec = spec(**wanted)
+        if begin in (State.NONE, State.UNMANAGED):
+            bmc = {"bmc": Bmc()} if begin is State.UNMANAGED else {}
+            self.world.spec = spec(**wanted | bmc)
             return
         later = State.DEPROVISIONING
         self.come_to(lambda _: self.world.state is (State.PROVISIONED if begin is later else begin))
@@ -131,12 +141,18 @@ class Life(RuleBasedStateMachine):
             held = decision.status.provisioning.image
             assert held is not None
             assert world.disk == held.url, "an image was started that was not proved"
+        paused = "baremetalhost.metal3.io/paused" in world.annotations
+        if waiting is not None and waiting.cause == FAST_TRACK and not paused:
+            assert world.spec.online
+            assert decision.status.boot.purpose == IDLE
+            assert not isinstance(effect, ask.PowerOff | ask.PowerCycle | ask.NetworkBoot)
+            Tally.in_ramdisk += 1
+            assert waiting.until > world.now - timedelta(seconds=2), "waits beyond its while"
         if waiting is not None:
             assert waiting.cause
             assert waiting.message
             assert waiting.since is not None
             assert waiting.actor in {"billet", "bmc", "machine", "agent", "user"}
-        paused = "baremetalhost.metal3.io/paused" in world.annotations
         gone = world.gone or (world.deleting and not world.finalizers)
         if effect is not None or gone or paused:
             return
@@ -335,6 +351,19 @@ class Life(RuleBasedStateMachine):
         same = held is not None and held.url == IMAGE.url
         return same and self.world.state is State.PROVISIONED
 
+    def runs_it_again_with_one_boot_more(self) -> None:
+        """Without trouble there is one network boot for cleaning and writing together."""
+        boots = self.network_boots()
+        self.world.edit(online=True)
+        self.come_to(lambda _: self.world.state is State.READY)
+        self.world.edit(online=True, image=IMAGE)
+        self.come_to(self.runs_the_image)
+        self.come_to(self.rests)
+        assert self.network_boots() == boots + 1
+
+    def network_boots(self) -> int:
+        return sum(isinstance(effect, ask.NetworkBoot) for effect in self.world.performed)
+
     def teardown(self):
         if not hasattr(self, "world") or self.over:
             return
@@ -359,11 +388,13 @@ class Life(RuleBasedStateMachine):
         assert not self.world.status.provisioning_fail_count
         adopted = ("Normal", "NoLongerExternal") in self.world.events
         assert self.world.disk == IMAGE.url or adopted
+        if self.world.random.random() < AGAIN:
+            self.runs_it_again_with_one_boot_more()
         assert self.world.power is PowerState.ON
 
 
 def test_a_life_in_which_anything_happens():
-    Tally.steps = 0
+    Tally.steps = Tally.in_ramdisk = 0
     Tally.states.clear()
     Tally.problems.clear()
     run_state_machine_as_test(
@@ -377,5 +408,6 @@ def test_a_life_in_which_anything_happens():
         ),
     )
     assert Tally.steps >= LEAST_STEPS
+    assert Tally.in_ramdisk >= LEAST_WAITS_IN_RAMDISK
     assert Tally.states == set(State)
     assert len(Tally.problems) >= LEAST_PROBLEMS

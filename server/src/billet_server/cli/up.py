@@ -177,6 +177,13 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
     help="How long a system may take to shut down before its power is cut.",
 )
 @click.option(
+    "--fast-track-s",
+    default=settings.Inputs().fast_track_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a host with online: true waits in the ramdisk for its image; 0: not at all.",
+)
+@click.option(
     "--bmc-timeout",
     "bmc_timeout_s",
     default=5.0,

@@ -54,6 +54,8 @@ def agent_for(turn: Turn, purpose: str, error_type: str) -> AgentView | None:
         if agent is not None and agent.connected and agent.nonce == boot.nonce:
             return _arrived(turn, boot, agent, purpose)
         moved = boot.mac != turn.host.spec.boot_mac_address.lower()
+        if boot.purpose == IDLE and not moved and _comes_back(turn, boot):
+            return None
         if boot.purpose != purpose or moved:
             boot = turn.status.boot = None
     else:
@@ -74,6 +76,35 @@ def agent_for(turn: Turn, purpose: str, error_type: str) -> AgentView | None:
     else:
         _wait_for_first_call(turn, boot, error_type)
     return None
+
+
+def lost_at(turn: Turn, boot: Boot) -> datetime:
+    """Return when an idle agent that is not connected counts as lost."""
+    agent = turn.seen.agent
+    known = agent.last_seen if agent is not None and agent.nonce == boot.nonce else None
+    moments = (boot.chosen_at, boot.agent_connected_at, known, turn.seen.started_at)
+    past = [moment for moment in moments if moment is not None and moment <= turn.exact_now]
+    if not past:
+        return turn.exact_now
+    last = max(past)
+    rival = _since(turn.seen.boot.rival_at, last)
+    lost_s = turn.rules.agent_lost_s if rival is None else turn.rules.agent_return_s
+    return last + timedelta(seconds=lost_s)
+
+
+def _comes_back(turn: Turn, boot: Boot) -> bool:
+    """Whether an idle agent that is not connected is waited for; if not, the machine is booted.
+
+    That is no failure: nothing was under way.
+    """
+    until, power = lost_at(turn, boot), turn.seen.power
+    off = power is not None and power.state is PowerState.OFF
+    if off or turn.exact_now >= until:
+        return False
+    text = "the agent in the ramdisk is not connected; it may call again"
+    turn.wait("agent-return", text, "machine", until)
+    _poll_power(turn, _LOST_POWER_POLL)
+    return True
 
 
 def job_result(turn: Turn, agent: AgentView, start: StartJob, error_type: str) -> JobReport | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from billet_server.core.host import Host, ProblemStatus, Status
+from billet_server.core.host import FAST_TRACK, Host, ProblemStatus, Status
 from billet_server.core.states import State, read_state
 
 MANAGEABLE: Final = "Manageable"
@@ -93,7 +93,10 @@ def _available(host: Host, state: State, status: Status) -> Statement:
         return _hindered(status.problem)
     if host.spec.wanted_image is not None:
         return Statement("False", "ImageSet", "spec.image is set already")
-    return Statement("True", "Available", "spec.image may be set")
+    text = "spec.image may be set"
+    if status.waiting is not None and status.waiting.cause == FAST_TRACK:
+        text = f"{text}; the host waits {status.waiting.message}"
+    return Statement("True", "Available", text)
 
 
 def _provisioned(state: State) -> Statement:

@@ -10,7 +10,7 @@ import contextlib
 import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -161,12 +161,16 @@ class Waiting(msgspec.Struct, rename="camel", omit_defaults=True):
     actor: str = ""
 
 
+FAST_TRACK: Final = "fast-track"
+"""Wait cause of a host that is in the ramdisk and has nothing to do there yet."""
+
+
 class Boot(msgspec.Struct, rename="camel", omit_defaults=True):
     """A network boot in progress or an agent session that came of it.
 
     ``purpose`` is inspect, provision, hand-over, deprovision or idle (agent stays, nothing to
-    do). ``started_at`` is set once the BMC was told and the power is on. ``failed_jobs`` is
-    part of job ids: the next try is a new job.
+    do since ``idle_since``). ``started_at`` is set once the BMC was told and the power is on.
+    ``failed_jobs`` is part of job ids: the next try is a new job.
     """
 
     nonce: str = ""
@@ -177,6 +181,7 @@ class Boot(msgspec.Struct, rename="camel", omit_defaults=True):
     agent_id: str = msgspec.field(name="agentID", default="")
     agent_connected_at: datetime | None = None
     handed_over_at: datetime | None = None
+    idle_since: datetime | None = None
     failed_jobs: int = 0
 
 

@@ -2,7 +2,6 @@
 
 from billet_server.core.annotations import HARDWARE_DETAILS, INSPECT
 from billet_server.core.booting import (
-    IDLE,
     agent_for,
     job_number,
     job_result,
@@ -12,6 +11,7 @@ from billet_server.core.booting import (
 from billet_server.core.capacity import Operation
 from billet_server.core.details import read_details
 from billet_server.core.effects import PutHardwareData, StartInspect
+from billet_server.core.fasttrack import stay
 from billet_server.core.hardware import render_hardware
 from billet_server.core.host import Host, Period
 from billet_server.core.problems import Fault
@@ -140,6 +140,5 @@ def _inspected(turn: Turn, saved: PutHardwareData) -> None:
 
 
 def _leave(turn: Turn) -> None:
-    if turn.status.boot is not None:
-        turn.status.boot.purpose = IDLE
+    stay(turn)
     turn.go(State.PREPARING)

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from billet_server.core import retries
 from billet_server.core.backoff import share
+from billet_server.core.booting import lost_at
 from billet_server.core.effects import PowerCycle, PowerOff, PowerOn, ReadPower
 from billet_server.core.reboot import (
     Request,
@@ -33,7 +34,7 @@ def keep_power(turn: Turn) -> None:
     age_s = (turn.exact_now - seen.at).total_seconds() if seen is not None else poll_s
     if seen is None or not 0 <= age_s < poll_s:
         # Reading goes on where switching was given up: the machine may have been switched by hand.
-        if not turn.blocked() or _given_up(turn):
+        if not turn.blocked() or given_up(turn):
             turn.go_on_waiting()
             turn.ask(ReadPower())
         return
@@ -52,7 +53,7 @@ def _failed(turn: Turn) -> bool:
         return False
     if isinstance(last.effect, PowerCycle):
         restart_failed(turn)
-    if isinstance(last.effect, ReadPower) and _given_up(turn) and turn.blocked():
+    if isinstance(last.effect, ReadPower) and given_up(turn) and turn.blocked():
         turn.look_again(turn.rules.power_poll_s)
     else:
         # Also where switching was given up and an edit has since called for new tries.
@@ -83,7 +84,7 @@ def _enforce(turn: Turn, requests: tuple[Request, ...], *, on: bool) -> None:
         turn.clear_problem()
 
 
-def _given_up(turn: Turn) -> bool:
+def given_up(turn: Turn) -> bool:
     """Whether switching was given up for another reason than a wrong password."""
     problem = turn.status.problem
     return problem is not None and problem.id == retries.EXHAUSTED and problem.cause != "bmc-auth"
@@ -105,12 +106,7 @@ def _drop_lost_ramdisk(turn: Turn) -> None:
     boot, agent = turn.status.boot, turn.seen.agent
     if boot is None or (agent is not None and agent.connected and agent.nonce == boot.nonce):
         return
-    known = agent.last_seen if agent is not None and agent.nonce == boot.nonce else None
-    moments = (boot.chosen_at, boot.agent_connected_at, known, turn.seen.started_at)
-    last = max((m for m in moments if m is not None and m <= turn.exact_now), default=None)
-    left_s = 0.0
-    if last is not None:
-        left_s = turn.rules.agent_lost_s - (turn.exact_now - last).total_seconds()
+    left_s = (lost_at(turn, boot) - turn.exact_now).total_seconds()
     if left_s > 0:
         turn.look_again(left_s)
     else:

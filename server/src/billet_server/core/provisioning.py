@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from billet_server.core.agents import AgentView
 from billet_server.core.booting import (
     HAND_OVER,
-    IDLE,
     agent_for,
     boot_mode,
     job_number,
@@ -21,6 +20,7 @@ from billet_server.core.effects import (
     StartDeploy,
     StartHandOver,
 )
+from billet_server.core.fasttrack import stay
 from billet_server.core.host import Boot, Image, Period
 from billet_server.core.images import hints_key, image_key, image_source
 from billet_server.core.problems import Fault
@@ -249,8 +249,7 @@ def _deprovisioned(turn: Turn, text: str) -> None:
     status.provisioning.custom_deploy = None
     status.provisioning.config_drive = ""
     status.operation_history.deprovision.end = turn.now
-    if status.boot is not None:
-        status.boot.purpose = IDLE
+    stay(turn)
     turn.note("DeprovisioningComplete", text)
     taken_back(turn)
     turn.go(State.POWERING_OFF if turn.host.deleting else State.READY)

@@ -1,6 +1,7 @@
 """The states in which a host is at rest: ready, provisioned, externally provisioned."""
 
 from billet_server.core.capacity import Operation
+from billet_server.core.fasttrack import left_ramdisk, tell
 from billet_server.core.host import Period
 from billet_server.core.images import same_image
 from billet_server.core.inspecting import inspect_again
@@ -32,7 +33,10 @@ def ready(turn: Turn) -> None:
         turn.status.provisioning.id = ""
         turn.go(State.PROVISIONING)
         return
+    if left_ramdisk(turn):
+        return
     keep_power(turn)
+    tell(turn)
     if spec.wanted_image is not None and not spec.online and turn.effect is None:
         turn.wait("change", "an image is set but spec.online is false", "user")
 

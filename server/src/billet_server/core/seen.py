@@ -74,7 +74,8 @@ class Rules(NamedTuple):
     ``agent_return_s`` is for an agent whose machine shows another agent already; ``job_start_s``
     until a job's first report, ``job_cancel_s`` until an unwanted job has stopped,
     ``job_stall_s`` without any news of a running job; ``soft_off_s`` a system may take to shut
-    down before its power is cut. ``max_…``: hosts at once, retries; 0 for no limit.
+    down before its power is cut; ``fast_track_s`` a host that is on waits in the ramdisk.
+    ``max_…``: hosts at once, retries; 0 for no limit.
     ``image_rate_bytes_s``: of each machine's download, None for no limit.
     """
 
@@ -92,6 +93,7 @@ class Rules(NamedTuple):
     retry_base_s: float = 10.0
     retry_cap_s: float = 600.0
     soft_off_s: float = 180.0
+    fast_track_s: float = 3600.0
     give_up_deleting_after: int = 3
     max_inspecting: int = 50
     max_provisioning: int = 20

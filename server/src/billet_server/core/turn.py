@@ -153,7 +153,9 @@ class Turn:
     def go_on_waiting(self) -> None:
         """Keep the wait for somebody to change something: a look at the power is no news."""
         old = self.host.status.waiting
-        if old is not None and old.actor == "user" and self.status.problem is None:
+        if old is None or old.cause == hosts.FAST_TRACK:
+            return  # That one is told anew in each pass, or no longer.
+        if old.actor == "user" and self.status.problem is None:
             self._waiting = copy.copy(old)
 
     def waiting_since(self, cause: str) -> datetime:
@@ -340,7 +342,13 @@ class Turn:
         if boot is None:
             return
         ahead = self.now + timedelta(seconds=_CLOCK_SLACK_S)
-        for name in ("chosen_at", "started_at", "agent_connected_at", "handed_over_at"):
+        for name in (
+            "chosen_at",
+            "started_at",
+            "agent_connected_at",
+            "handed_over_at",
+            "idle_since",
+        ):
             moment = getattr(boot, name)
             if moment is not None and moment > ahead:
                 setattr(boot, name, self.now)
