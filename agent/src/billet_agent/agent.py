@@ -120,6 +120,8 @@ class Agent:
 
     def _received(self, message: ServerMessage) -> None:
         match message:
+            case RunJob(job=job) if self._stopping:
+                log.info("job %s came while stopping: not begun", job.id)
             case RunJob(job=job):
                 if isinstance(job.params, HandOver):
                     self._actions[job.id] = job.params.action

@@ -47,6 +47,7 @@ class Rig:
         self.lines: list[str] = []
         self.left: list[str] = []
         self.go = threading.Event()
+        self.heeds_cancel = True
         self.runs: list[JobParams] = []
         self.clock = MemoryClock(time.time())
         self.agent = Agent(
@@ -65,7 +66,8 @@ class Rig:
         if isinstance(params, Deploy):
             with context.step("write"):
                 while not self.go.wait(0.01):
-                    context.check()
+                    if self.heeds_cancel:
+                        context.check()
             raise failure("image-fetch", "it broke")
         if isinstance(params, Inspect):
             raise ZeroDivisionError("boom")
@@ -135,8 +137,9 @@ async def test_a_known_id_starts_nothing_and_a_second_job_is_refused(server: Fak
         await server.until(lambda: reports(server, "slow")[-1].state == "failed")
         await server.send(RunJob(Job("c2", Clean())))
         await server.until(lambda: reports(server, "c2")[-1].state == "succeeded")
-        await server.send(RunJob(SLOW))
-        await server.until(lambda: len(reports(server, "slow")) >= 2)
+        told = len(reports(server, "c2"))
+        await server.send(RunJob(Job("c2", Clean())))
+        await server.until(lambda: len(reports(server, "c2")) > told)
         assert [type(run).__name__ for run in rig.runs] == ["Deploy", "Clean"]
 
 
@@ -149,6 +152,18 @@ async def test_cancel(server: FakeServer) -> None:
         await server.send(CancelJob("unknown"))
         await server.until(lambda: any(r.state == "cancelled" for r in reports(server, "slow")))
         await rig.until(lambda: rig.saw("unknown job unknown"))
+
+
+async def test_no_job_begins_once_the_agent_stops(server: FakeServer) -> None:
+    async with running(server) as rig:
+        await server.until(lambda: bool(server.hellos))
+        rig.heeds_cancel = False
+        await server.send(RunJob(SLOW))
+        await rig.until(lambda: bool(rig.runs))
+        rig.agent.stop()
+        await server.send(RunJob(Job("c1", Clean())))
+        await rig.until(lambda: rig.saw("job c1 came while stopping"))
+    assert [type(run).__name__ for run in rig.runs] == ["Deploy"]
 
 
 async def test_a_surprise_in_a_job_is_a_problem_not_a_traceback(server: FakeServer) -> None:

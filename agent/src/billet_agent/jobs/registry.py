@@ -1,6 +1,7 @@
 """Which jobs this agent knows: idempotent by id, one at a time, each in a thread of its own."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import traceback
@@ -76,15 +77,19 @@ class Registry:
         self._keep(report)
         loop = asyncio.get_running_loop()
 
+        def tell(told: Callable[..., None], *words: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the agent has stopped without this job
+                loop.call_soon_threadsafe(told, *words)
+
         def publish(progress: Progress) -> None:
-            loop.call_soon_threadsafe(self._progressed, job.id, progress)
+            tell(self._progressed, job.id, progress)
 
         context = JobContext(publish, log.info)
         self._context = context
 
         def work() -> None:
             report = execute(self._run, job, context)
-            loop.call_soon_threadsafe(self._finished, report)
+            tell(self._finished, report)
 
         threading.Thread(target=work, name=f"job-{kind}", daemon=True).start()
         return report
