@@ -38,7 +38,7 @@ def image(folder: Path, form: str) -> Path:
     return made
 
 
-def _files() -> Iterator[Path]:
+def package_files() -> Iterator[Path]:
     """Yield packages' files in a fixed order; from the start again where they are too few."""
     while True:
         for top in _FOLDERS:
@@ -60,7 +60,7 @@ def _fill(path: Path) -> None:
         file.truncate(DISK_BYTES)
         file.seek(_HEAD_BYTES)
         written, next_gap = 0, _GAP_EVERY
-        for source in _files():
+        for source in package_files():
             data = source.read_bytes()[: DATA_BYTES - written]
             written += file.write(data)
             if written >= next_gap:
