@@ -126,10 +126,10 @@ def left_behind(before: leaks.Snapshot, *marks: object) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def rig(
-    directory: Path, images: Path = IMAGES, *, disk_bytes: int = 8 << 30
+    directory: Path, images: Path = IMAGES, *, disk_bytes: int = 8 << 30, memory_mib: int = 3072
 ) -> AsyncIterator[Rig]:
     """A BIOS machine with IPMI, everything running, nothing registered."""
-    spec = MachineSpec(name=NAME, disks=(Disk(size_bytes=disk_bytes),))
+    spec = MachineSpec(name=NAME, disks=(Disk(size_bytes=disk_bytes),), memory_mib=memory_mib)
     async with Lab(directory / "lab", [spec], accel_choice="tcg") as lab:
         server_argv = [sys.executable, str(TOP / "tests/vm_images.py"), str(images)]
         await lab.run_in([*server_argv, lab.host_address, "80"])

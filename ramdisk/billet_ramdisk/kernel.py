@@ -17,6 +17,8 @@ from billet_ramdisk.debs import Deb, DebCache
 from billet_ramdisk.steps import BuildError, Steps
 
 KERNEL_PACKAGE = "linux-image-amd64"
+COMPRESSION = ("zstd", "-15", "--quiet", "--rm")
+"""Modules stay compressed in the ramdisk's memory; kmod unpacks the few that a machine needs."""
 
 
 def parse_patterns(text: str) -> tuple[list[str], list[str]]:
@@ -83,6 +85,7 @@ def install_kernel(root: Path, deb: Deb, patterns: str, steps: Steps) -> str:
         for path in sorted(chosen):
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / path, target / path)
+        steps.run(["find", str(target), "-name", "*.ko", "-exec", *COMPRESSION, "{}", "+"])
         for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
             shutil.copy(source / index, target / index)
         (root / "boot").mkdir(exist_ok=True)
@@ -91,6 +94,8 @@ def install_kernel(root: Path, deb: Deb, patterns: str, steps: Steps) -> str:
     # kmod reads the binary indexes and modules.order; the text forms are for people
     for name in ("alias", "dep", "symbols", "builtin.alias"):
         (target / f"modules.{name}").unlink(missing_ok=True)
+    names = sorted(path.removeprefix("kernel/") for path in chosen)
+    steps.log.with_name("modules.txt").write_text("".join(f"{name}\n" for name in names))
     steps.say(f"kernel {release}: {len(chosen)} of {len(dependencies)} modules")
     return release
 

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import AsyncIterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +99,40 @@ async def test_the_agent_speaks_on_screen_and_serial_line(ramdisk: Path, tmp_pat
         # The user network gives an address and refuses the rest: the agent says so and goes on.
         await console.wait_for(here.serial, r"cannot reach server", deadline_s=60)
         assert "login:" not in console.plain(here.serial.read_bytes())
+
+
+LEFT_OUT = {
+    "drivers/net/ethernet/mellanox/mlxsw/*": "the switch chips of switches",
+    "drivers/nvme/target/*": "the other end of a storage network",
+    "drivers/scsi/scsi_debug.ko": "a controller that is none",
+    "drivers/ata/pata_legacy.ko": "looks for ports of old machines, where others are",
+    "drivers/block/drbd/*": "storage of clusters",
+    "drivers/block/rbd.ko": "storage of clusters",
+    "drivers/block/null_blk/*": "a disk that is none",
+    "drivers/block/zram/*": "a disk that is none",
+}
+"""What of the kernel's storage and network drivers the ramdisk does not have, and why."""
+
+DRIVERS = ("net/ethernet", "nvme", "ata", "scsi", "message", "block", "md", "mmc", "usb/storage")
+
+
+def test_every_driver_of_storage_and_network_cards_is_there(ramdisk: Path):
+    release = json.loads((ramdisk / "manifest.json").read_text())["kernel"]
+    (package,) = (TOP / "build/debs").glob(f"linux-image-{release}_*.deb")
+    listing = subprocess.run(
+        ["dpkg-deb", "-c", package], capture_output=True, text=True, check=True
+    )
+    found = {name.partition("/kernel/")[2] for name in listing.stdout.split() if "/kernel/" in name}
+    of_kernel = {
+        name
+        for name in found
+        if name.endswith(".ko") and name.startswith(tuple(f"drivers/{top}/" for top in DRIVERS))
+    }
+    left = of_kernel - set((ramdisk / "base/modules.txt").read_text().splitlines())
+    unexplained = {name for name in left if not any(fnmatch(name, glob) for glob in LEFT_OUT)}
+    assert unexplained == set()
+    assert all(any(fnmatch(name, glob) for name in left) for glob in LEFT_OUT), "LEFT_OUT is stale"
+    assert len(of_kernel) > 250
 
 
 def test_manifest_tells_what_is_there(ramdisk: Path):
