@@ -4,7 +4,7 @@ BMC ?= ipmi
 KUBECONFIG ?=
 BIN := build/venv/bin
 
-.PHONY: help setup check test test-cluster demo ramdisk image bench bench-write bench-provision clean
+.PHONY: help setup check test test-cluster demo ramdisk image bench bench-write bench-ramdisk bench-provision clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ bench: setup ## figures as ratios to baselines of the same run
 
 bench-write: setup ## an image onto a disk: the agent, the usual way, and what the machine allows
 	@$(BIN)/python tools/bench/write.py
+
+bench-ramdisk: setup ramdisk ## size, memory and seconds of the ramdisk, next to an empty init
+	@$(BIN)/python tools/bench/ramdisk.py
 
 bench-provision: setup ramdisk image ## a machine from its registration to the proof of its image
 	@$(BIN)/python tools/bench/provision.py

@@ -102,7 +102,6 @@ async def test_the_agent_speaks_on_screen_and_serial_line(ramdisk: Path, tmp_pat
 
 
 LEFT_OUT = {
-    "drivers/net/ethernet/mellanox/mlxsw/*": "the switch chips of switches",
     "drivers/nvme/target/*": "the other end of a storage network",
     "drivers/scsi/scsi_debug.ko": "a controller that is none",
     "drivers/ata/pata_legacy.ko": "looks for ports of old machines, where others are",
