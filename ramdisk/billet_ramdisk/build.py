@@ -143,7 +143,9 @@ def describe(out: Path, base: Path, digests: Digests, seconds: float) -> dict[st
         "initramfs_bytes": (out / "initramfs").stat().st_size,
         "base_layer_bytes": (base / "base.cpio.zst").stat().st_size,
         "agent_layer_bytes": (out / "agent.cpio.zst").stat().st_size,
-        "unpacked_bytes": (base / "base.cpio").stat().st_size,
+        "unpacked_bytes": sum(
+            layer.stat().st_size for layer in (base / "base.cpio", out / "agent.cpio")
+        ),
         "vmlinuz_sha256": _sha256(out / "vmlinuz"),
         "initramfs_sha256": _sha256(out / "initramfs"),
         "packages": len(packages.splitlines()),
