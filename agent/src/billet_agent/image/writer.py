@@ -66,7 +66,7 @@ class Writer:
         self._disk, self._edges, self._inflate = disk, edges, inflate
         self._cluster_bytes = cluster_bytes
         self.is_clear = is_clear
-        threads = threads or max(2, os.cpu_count() or 1)
+        threads = threads or 2 * (os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "billet-write")
         self._most = 2 * threads + 2
         self._slots = threading.BoundedSemaphore(self._most)
