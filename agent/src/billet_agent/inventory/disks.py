@@ -2,6 +2,8 @@
 
 import re
 
+import msgspec
+
 from billet_agent.inventory.sources import Properties, Sources
 from billet_wire import DiskReport
 
@@ -9,19 +11,44 @@ _NOT_DISKS = re.compile(
     r"(?:loop|ram|zram|fd|sr|dm-|md|nbd|drbd|mtdblock)\d|mmcblk\d+(?:boot|rpmb)"
 )
 _HCTL = re.compile(r"\d+:\d+:\d+:\d+")
+_MEMBER = "_raid_member"
+_LINUX_RAID = "linux_raid_member"
+"""What an earlier Linux left is old data; the other kinds belong to an array of the firmware's."""
+
 _SECTOR = 512
 """sysfs counts sizes in 512-byte units whatever the disk's sector is."""
 
 
 def read_disks(sources: Sources) -> tuple[DiskReport, ...]:
-    """Return every disk with a medium; removable and read-only ones are marked ``skip``."""
+    """Return every disk with a medium.
+
+    Marked ``skip``: removable, read-only, members of a firmware RAID, further paths to a disk.
+    """
     names = sorted(sources.names("sys/block"), key=lambda name: (len(name), name))
     found = []
     for name in names:
         hidden = sources.text(f"sys/block/{name}/hidden") == "1"
         if not _NOT_DISKS.match(name) and not hidden and sources.number(f"sys/block/{name}/size"):
             found.append(_read_disk(sources, name))
-    return tuple(found)
+    return _mark_paths(found)
+
+
+def _mark_paths(disks: list[DiskReport]) -> tuple[DiskReport, ...]:
+    """Mark all but the first path to a disk: the same world-wide name, serial number and size.
+
+    In the ramdisk nothing joins the paths of a multipath disk; each is a disk of its own here.
+    """
+    first: dict[tuple[str, str, int], str] = {}
+    marked = []
+    for disk in disks:
+        wwn = disk.wwn_with_extension or disk.wwn
+        if wwn and not disk.skip:
+            same = (wwn, disk.serial_number, disk.size_bytes)
+            path = first.setdefault(same, disk.name)
+            if path != disk.name:
+                disk = msgspec.structs.replace(disk, skip=f"another path to {path} (WWN {wwn})")
+        marked.append(disk)
+    return tuple(marked)
 
 
 def read_partitions(sources: Sources, disk: str) -> tuple[str, ...]:
@@ -62,8 +89,15 @@ def _read_disk(sources: Sources, name: str) -> DiskReport:
         logical_sector_bytes=sources.number(f"{base}/queue/logical_block_size", _SECTOR),
         read_only=read_only,
         removable=removable,
-        skip="removable" if removable else "read-only" if read_only else None,
+        skip="removable" if removable else "read-only" if read_only else _raid(udev),
     )
+
+
+def _raid(udev: Properties) -> str | None:
+    kind = udev.get("ID_FS_TYPE", "")
+    if kind.endswith(_MEMBER) and kind != _LINUX_RAID:
+        return f"member of a firmware RAID ({kind.removesuffix(_MEMBER)})"
+    return None
 
 
 def _first(*texts: str) -> str:
