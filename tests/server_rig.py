@@ -418,6 +418,8 @@ class Machine:
     async def work(self, job: Job) -> JobReport:
         """Do a job as a real agent would, on this machine's one disk."""
         kind = _kind(job)
+        if getattr(job.params, "protect_data", False) and self.disk != "empty":
+            return JobReport(job.id, kind, "failed", problem=held(self.disk))
         if isinstance(job.params, Deploy):
             self.disk = "half"
             await self.agent.progress(job.id, step="write", percent=50.0, done_bytes=1 << 20)
@@ -459,6 +461,11 @@ def secret(name, **values):
 
 def problem(name, message, *, advice="correct it"):
     return JobProblem(name, message, evidence="raw answer", advice=advice)
+
+
+def held(disk):
+    """Refuse to wipe a disk, as an agent does that was told to protect its data."""
+    return problem("data-protected", f"this would be lost: /dev/vda1: {disk}")
 
 
 class World:

@@ -27,6 +27,8 @@ ADVICE: Mapping[str, str] = {
     "image-boot": "Use an image that boots in this firmware mode, or change spec.bootMode.",
     "clean": "Look at the disk's health (smartctl, kernel log); clean it by hand, or set "
     "spec.automatedCleaningMode to disabled.",
+    "data-protected": "Save what is needed; then remove the annotation billet.dev/protect-data "
+    "from the host, and it goes on by itself.",
     "image-unsupported": "Use an http:// or https:// URL.",
     "agent-busy": "Wait for the running job, or cancel it.",
     "agent-internal": "This is a defect in billet-agent: please report it with the evidence.",

@@ -45,22 +45,28 @@ class Inspect(msgspec.Struct, frozen=True, tag_field="kind", tag="inspect"):
 
 
 class Clean(msgspec.Struct, frozen=True, tag_field="kind", tag="clean"):
-    """Wipe signatures and both partition tables of every internal disk. Result: `CleanResult`."""
+    """Wipe signatures and both partition tables of every internal disk. Result: `CleanResult`.
+
+    ``protect_data``: wipe nothing where any of the disks holds data; problem data-protected.
+    """
 
     scope: Literal["metadata"] = "metadata"
+    protect_data: bool = False
 
 
 class Deploy(msgspec.Struct, frozen=True, tag_field="kind", tag="deploy"):
     """Put an image on the root disk: choose disk, clean, fetch, verify, write, config drive, boot.
 
     ``config_drive`` is a finished ISO 9660 image (label config-2, at most 64 MiB) or None.
-    ``clean`` says whether the metadata of all disks is wiped first. Result: `DeployResult`.
+    ``clean`` says whether the metadata of all disks is wiped first; ``protect_data`` is as for
+    `Clean`, of the root disk alone where nothing is cleaned. Result: `DeployResult`.
     """
 
     image: ImageSource
     hints: RootDeviceHints | None = None
     config_drive: bytes | None = None
     clean: bool = True
+    protect_data: bool = False
 
 
 class HandOver(msgspec.Struct, frozen=True, tag_field="kind", tag="hand-over"):

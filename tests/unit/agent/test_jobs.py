@@ -35,13 +35,15 @@ def test_clean_wipes_what_it_may_and_tells_what_it_left(tmp_path: Path) -> None:
     machine = file_machine(
         disk_report(disk), disk_report(stick, skip="removable", removable=True), tools=tools
     )
-    result = clean(machine, Recorder().context())
+    result = clean(machine, Clean(), Recorder().context())
     assert result == CleanResult((str(disk),), ((str(stick), "removable"),))
     data = disk.read_bytes()
     assert data[:MIB] == data[-MIB:] == bytes(MIB)
     assert data[MIB : 2 * MIB] == b"old-data" * (MIB // 8)
     assert stick.read_bytes() == b"old-data" * (4 * MIB // 8)
-    assert tools.calls[0] == ("wipefs", "--all", "--force", str(disk))
+    survey, wipe = [call for call in tools.calls if call[0] == "wipefs"]
+    assert "--no-act" in survey
+    assert wipe == ("wipefs", "--all", "--force", str(disk))
 
 
 def test_partitions_are_wiped_before_their_disk(tmp_path: Path) -> None:
@@ -49,8 +51,8 @@ def test_partitions_are_wiped_before_their_disk(tmp_path: Path) -> None:
     tools = MemoryTools({"wipefs": lambda call, _: b""})
     machine = file_machine(disk_report(disk), tools=tools)
     object.__setattr__(machine, "partitions", lambda name: (f"{name}1", f"{name}2"))
-    clean(machine, Recorder().context())
-    nodes = [call[-1] for call in tools.calls if call[0] == "wipefs"]
+    clean(machine, Clean(), Recorder().context())
+    nodes = [call[-1] for call in tools.calls if "--all" in call]
     assert nodes == [f"{disk}1", f"{disk}2", str(disk)]
 
 
@@ -65,7 +67,7 @@ def test_a_disk_that_cannot_be_wiped(tmp_path: Path, answer: Answer | None, word
     disk = make_disk(tmp_path / "vda", 4)
     tools = MemoryTools({"wipefs": answer} if answer else {})
     with pytest.raises(JobFailed, match=words) as caught:
-        clean(file_machine(disk_report(disk), tools=tools), Recorder().context())
+        clean(file_machine(disk_report(disk), tools=tools), Clean(), Recorder().context())
     problem = caught.value.problem
     assert problem.problem == "clean"
     assert str(disk) in problem.message
@@ -75,7 +77,7 @@ def test_a_disk_that_cannot_be_wiped(tmp_path: Path, answer: Answer | None, word
 def test_a_disk_that_is_gone() -> None:
     gone = disk_report("/dev/null", name="/dev/gone", size_bytes=1)
     with pytest.raises(JobFailed, match="/dev/gone cannot be opened"):
-        clean(file_machine(gone), Recorder().context())
+        clean(file_machine(gone), Clean(), Recorder().context())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from billet_agent.image.store import (
 from billet_agent.image.stream import QcowStream, RawStream, check_size
 from billet_agent.image.unpack import PackedStream
 from billet_agent.image.writer import Edges
-from billet_agent.jobs.clean import clean_disks
+from billet_agent.jobs.clean import account_for, clean_disks
 from billet_agent.jobs.context import JobContext
 from billet_agent.machine import Machine
 from billet_agent.plan.checksum import (
@@ -60,7 +60,10 @@ def deploy(machine: Machine, params: Deploy, context: JobContext) -> DeployResul
         wanted = resolve_checksum(params.image, machine, context)
     if params.clean:
         with context.step("clean"):
-            clean_disks(machine, context, disks)
+            clean_disks(machine, context, disks, protect=params.protect_data)
+    elif params.protect_data:
+        with context.step("protect-data"):
+            account_for(machine, context, [choice.disk.name], protect=True)
     with Disk(choice.disk.name) as disk:
         return _Deployment(machine, params, context, disk, wanted).run(choice)
 

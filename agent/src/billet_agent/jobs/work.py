@@ -16,7 +16,7 @@ def worker(machine: Machine) -> Run:
             case Inspect():
                 return inspect(machine, context)
             case Clean():
-                return clean(machine, context)
+                return clean(machine, params, context)
             case Deploy():
                 return deploy(machine, params, context)
             case HandOver():

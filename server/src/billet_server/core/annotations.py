@@ -21,5 +21,8 @@ IMAGE_MIRRORS = "billet.dev/image-mirrors"
 IMAGE_RATE_LIMIT = "billet.dev/image-rate-limit"
 """How fast the host may download its image, like 20M; instead of the server's limit."""
 
+PROTECT_DATA = "billet.dev/protect-data"
+"""``true``: no disk is wiped or written while any holds data."""
+
 MOVE = "billet.dev/move"
 """On both sides while `billet move` is under way: JSON of what is where, and since which step."""

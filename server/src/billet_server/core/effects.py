@@ -88,6 +88,7 @@ class StartClean(NamedTuple):
     """Give the agent the job."""
 
     job_id: str
+    protect_data: bool = False
 
 
 class StartDeploy(NamedTuple):
@@ -98,6 +99,7 @@ class StartDeploy(NamedTuple):
     hints: RootDeviceHints | None
     clean: bool
     download: Download = Download()
+    protect_data: bool = False
 
 
 class StartHandOver(NamedTuple):

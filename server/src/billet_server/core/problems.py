@@ -224,6 +224,11 @@ CATALOGUE: dict[str, ProblemKind] = {
     "clean": ProblemKind(
         "the disks could not be cleaned", "check the disk (smartctl) and the cables", heals=True
     ),
+    "data-protected": ProblemKind(
+        "a disk holds data, and the host's data is protected",
+        "save what is needed, then remove the annotation billet.dev/protect-data",
+        heals=False,
+    ),
     "config-drive": ProblemKind(
         "the config drive could not be written", "look at the evidence", heals=True
     ),

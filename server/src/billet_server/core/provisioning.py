@@ -25,6 +25,7 @@ from billet_server.core.host import Boot, Image, Period
 from billet_server.core.images import hints_key, image_key, image_source
 from billet_server.core.problems import Fault
 from billet_server.core.profiles import hints_of, set_profile
+from billet_server.core.protection import protects_data
 from billet_server.core.reboot import taken_back
 from billet_server.core.states import State
 from billet_server.core.terms import BootMode, PowerState
@@ -92,7 +93,7 @@ def _deploy(turn: Turn, image: Image, download: Download) -> StartDeploy:
     what = image_key(image) if hints is None else f"{image_key(image)}-{hints_key(hints)}"
     job_id = f"deploy/{status.provisioning.id}/{what}/{job_number(turn)}"
     clean = turn.host.spec.automated_cleaning_mode != "disabled"
-    return StartDeploy(job_id, image, hints, clean, download)
+    return StartDeploy(job_id, image, hints, clean, download, protects_data(turn.host.annotations))
 
 
 def _hand_over(turn: Turn, boot: Boot) -> None:
@@ -235,7 +236,8 @@ def deprovision(turn: Turn) -> None:
         return
     assert period.start is not None
     job_id = f"clean/{period.start:%Y%m%dT%H%M%SZ}/{job_number(turn)}"
-    report = job_result(turn, agent, StartClean(job_id), PROVISIONING)
+    job = StartClean(job_id, protects_data(turn.host.annotations))
+    report = job_result(turn, agent, job, PROVISIONING)
     if report is not None:
         wiped = ", ".join(report.clean.wiped) if report.clean else ""
         _deprovisioned(turn, f"cleaned {wiped}")

@@ -14,7 +14,7 @@ import msgspec
 
 from billet_server.core import host as hosts
 from billet_server.core import problems, retries
-from billet_server.core.annotations import IMAGE_MIRRORS, IMAGE_RATE_LIMIT, REBOOT
+from billet_server.core.annotations import IMAGE_MIRRORS, IMAGE_RATE_LIMIT, PROTECT_DATA, REBOOT
 from billet_server.core.backoff import retry_delay
 from billet_server.core.capacity import (
     CAPACITY,
@@ -394,11 +394,11 @@ class Turn:
 
 
 def _said(host: Host) -> str:
-    """Return a short sign for what annotations ask of power and download; "" for nothing."""
+    """Return a short sign for what annotations ask of power, download and data; "" for nothing."""
     words = sorted(
         (key, value)
         for key, value in host.annotations.items()
-        if key.startswith(REBOOT) or key in {IMAGE_MIRRORS, IMAGE_RATE_LIMIT}
+        if key.startswith(REBOOT) or key in {IMAGE_MIRRORS, IMAGE_RATE_LIMIT, PROTECT_DATA}
     )
     if not words:
         return ""

@@ -106,7 +106,8 @@ class Performer:
             case ask.StartInspect():
                 await self._agents.run_job(host.uid, Job(effect.job_id, Inspect()))
             case ask.StartClean():
-                await self._agents.run_job(host.uid, Job(effect.job_id, Clean()))
+                params = Clean(protect_data=effect.protect_data)
+                await self._agents.run_job(host.uid, Job(effect.job_id, params))
             case ask.StartHandOver():
                 await self._agents.run_job(host.uid, Job(effect.job_id, HandOver()))
             case ask.StartDeploy():
@@ -155,7 +156,9 @@ class Performer:
             raise DataFault(source)
         tree = config_drive_tree(host, self._get_secret)
         drive = await asyncio.to_thread(build_iso, tree)
-        job = Job(effect.job_id, Deploy(source, effect.hints, drive, effect.clean))
+        job = Job(
+            effect.job_id, Deploy(source, effect.hints, drive, effect.clean, effect.protect_data)
+        )
         await self._agents.run_job(host.uid, job)
 
     async def _set_finalizers(self, host: Host, finalizers: list[str]) -> None:

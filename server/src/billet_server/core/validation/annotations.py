@@ -15,12 +15,14 @@ from billet_server.core.annotations import (
     IMAGE_MIRRORS,
     IMAGE_RATE_LIMIT,
     INSPECT,
+    PROTECT_DATA,
     REBOOT,
     STATUS,
 )
 from billet_server.core.download import parse_mirrors, parse_rate
 from billet_server.core.hardwaredetails import parse_details, without_nulls
 from billet_server.core.host import Status
+from billet_server.core.protection import parse_protection
 from billet_server.core.states import is_known
 from billet_server.core.validation.addresses import inspection_is_off
 from billet_server.core.validation.faults import (
@@ -63,6 +65,7 @@ STATUS_FIELDS = frozenset(
 _PARSED: Mapping[str, Callable[[str], object]] = {
     IMAGE_MIRRORS: parse_mirrors,
     IMAGE_RATE_LIMIT: parse_rate,
+    PROTECT_DATA: parse_protection,
 }
 
 
