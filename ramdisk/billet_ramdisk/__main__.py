@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from billet_ramdisk.build import Repository, build
+from billet_ramdisk.build import Extras, Repository, build, check_firmware
 from billet_ramdisk.dib import as_root
 from billet_ramdisk.steps import BuildError, give_back
 
@@ -22,14 +22,23 @@ def main() -> int:
     parser.add_argument(
         *("--element", "-e"), action="append", default=[], help="a further element (repeat)"
     )
+    parser.add_argument(
+        *("--firmware", "-f"),
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a Debian package with firmware, such as firmware-bnx2x (repeat)",
+    )
     options = parser.parse_args()
     try:
+        check_firmware(options.firmware)
         prefix = as_root()
         if prefix:
             os.execvp(prefix[0], [*prefix, sys.executable, "-m", "billet_ramdisk", *sys.argv[1:]])
         out, debs = options.out.resolve(), options.debs.resolve()
         try:
-            build(Repository(TOP), out, debs, force=options.force, elements=options.element)
+            extras = Extras(tuple(options.element), tuple(sorted(set(options.firmware))))
+            build(Repository(TOP), out, debs, force=options.force, extras=extras)
         finally:
             give_back(out)
             give_back(debs)

@@ -6,6 +6,7 @@ Each layer is built again only when its own inputs change; an agent change costs
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from billet_ramdisk.wheels import collect_wheels, pinned_closure
 
 BASE_MODULES = ("debs", "kernel", "layers", "rootfs", "sources", "steps")
 """What of this package has a hand in the base layer."""
+
+_FIRMWARE = re.compile(r"firmware-[a-z0-9][a-z0-9.+-]*")
 
 SITE = Path("usr/local/lib")
 LAUNCHER = """#!/usr/bin/python3 -s
@@ -53,6 +56,27 @@ class Repository(NamedTuple):
         return self.top / "tools" / "constraints.txt"
 
 
+class Extras(NamedTuple):
+    """What goes into the base layer beside our own: further elements, packages with firmware.
+
+    Elements are looked for in ``ramdisk/elements``, in the folders of ``ELEMENTS_PATH``, and
+    among those that come with diskimage-builder.
+    """
+
+    elements: tuple[str, ...] = ()
+    firmware: tuple[str, ...] = ()
+
+
+def check_firmware(names: list[str]) -> None:
+    """Raise BuildError for a name that is no Debian package of firmware."""
+    for name in names:
+        if not _FIRMWARE.fullmatch(name):
+            raise BuildError(
+                f"--firmware {name}: Debian's packages of firmware are named firmware-…; any other "
+                "package belongs in an element (--element)"
+            )
+
+
 class Digests(NamedTuple):
     """What each layer was built from."""
 
@@ -60,7 +84,7 @@ class Digests(NamedTuple):
     agent: str
 
 
-def input_digests(repository: Repository, pins: list[str], elements: list[str]) -> Digests:
+def input_digests(repository: Repository, pins: list[str], extras: Extras) -> Digests:
     """Digests of the inputs of both layers; the agent's includes the base's."""
     source = repository.ramdisk
     code = source / "billet_ramdisk"
@@ -68,37 +92,32 @@ def input_digests(repository: Repository, pins: list[str], elements: list[str]) 
     further = [
         digest_files([folder / name], folder)
         for folder in element_folders(source / "elements")[1:]
-        for name in elements
+        for name in extras.elements
         if (folder / name).is_dir()
     ]
-    base = digest_texts(digest_files(paths, source), *elements, *further)
+    base = digest_texts(digest_files(paths, source), *extras.elements, *further, *extras.firmware)
     paths = [code, repository.agent / "src", repository.agent / "pyproject.toml"]
     return Digests(base, digest_texts(base, digest_files(paths, repository.top), *pins))
 
 
 def build(
-    repository: Repository, out: Path, debs: Path, *, force: bool, elements: list[str]
+    repository: Repository, out: Path, debs: Path, *, force: bool, extras: Extras
 ) -> dict[str, Any]:
-    """Build what is out of date into ``out``; returns the manifest. Raises BuildError.
-
-    ``elements`` are further diskimage-builder elements for the base layer, by name; they are
-    looked for in ``ramdisk/elements``, in the folders of ``ELEMENTS_PATH``, and among those
-    that come with diskimage-builder.
-    """
+    """Build what is out of date into ``out``; returns the manifest. Raises BuildError."""
 
     def wait() -> None:
         sys.stderr.write(f"[ramdisk] another build is at work in {out}; waiting for it\n")
 
     with turn(out / "turn", wait):
-        return _build(repository, out, debs, force=force, elements=elements)
+        return _build(repository, out, debs, force=force, extras=extras)
 
 
 def _build(
-    repository: Repository, out: Path, debs: Path, *, force: bool, elements: list[str]
+    repository: Repository, out: Path, debs: Path, *, force: bool, extras: Extras
 ) -> dict[str, Any]:
     manifest_path = out / "manifest.json"
     pins = pinned_closure(repository.agent / "pyproject.toml", repository.constraints)
-    digests = input_digests(repository, pins, elements)
+    digests = input_digests(repository, pins, extras)
     manifest = read_manifest(manifest_path)
     if not force and manifest.get("inputs") == digests.agent and _complete(out, manifest):
         return manifest
@@ -108,7 +127,7 @@ def _build(
     if force or not marker.exists() or marker.read_text() != digests.base:
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir()
-        _build_base(repository, base, debs, elements, steps)
+        _build_base(repository, base, debs, extras, steps)
         marker.write_text(digests.base)
     else:
         steps.say("base layer: unchanged")
@@ -116,7 +135,7 @@ def _build(
     manifest_path.unlink(missing_ok=True)
     layers.join([base / "base.cpio.zst", out / "agent.cpio.zst"], out / "initramfs")
     shutil.copy(base / "vmlinuz", out / "vmlinuz")
-    manifest = describe(out, base, digests, steps.elapsed_s)
+    manifest = describe(out, base, digests, steps.elapsed_s) | {"firmware": extras.firmware}
     manifest_path.write_text(json.dumps(manifest, indent=2) + "\n")
     size = manifest["initramfs_bytes"] + manifest["vmlinuz_bytes"]
     steps.say(f"ready: kernel and initramfs {size / 1e6:.1f} MB in {out}")
@@ -164,16 +183,17 @@ def _complete(out: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _build_base(
-    repository: Repository, base: Path, debs: Path, elements: list[str], steps: Steps
+    repository: Repository, base: Path, debs: Path, extras: Extras, steps: Steps
 ) -> None:
     debs.mkdir(parents=True, exist_ok=True)
     run_elements(
-        ["billet-base", *elements],
+        ["billet-base", *extras.elements],
         element_folders(repository.ramdisk / "elements"),
         steps,
         {
             "BILLET_DEBS": str(debs),
             "BILLET_OUT": str(base),
+            "BILLET_FIRMWARE": " ".join(extras.firmware),
             "PYTHONPATH": str(repository.ramdisk),
         },
     )

@@ -97,7 +97,7 @@ class DebCache:
         except BuildError:
             self._steps.say("a package could not be fetched; refreshing the lists once")
             self._update(force=True)
-            self._download(packages)
+            self._download_or_explain(packages)
         essential = parse_simulation(self._simulate([*FIRST]), self.folder)
         everything = parse_simulation(self._simulate([*FIRST, *packages]), self.folder)
         first = {deb.name for deb in essential}
@@ -125,6 +125,17 @@ class DebCache:
         new = set(self.folder.glob("*.deb")) - before
         size_bytes = sum(path.stat().st_size for path in new)
         self._steps.say(f"packages: {len(new)} fetched, {size_bytes / 1e6:.0f} MB")
+
+    def _download_or_explain(self, packages: list[str]) -> None:
+        try:
+            self._download(packages)
+        except BuildError as error:
+            if not any(name.startswith("firmware-") for name in packages):
+                raise
+            raise BuildError(
+                f"{error}\nDebian has firmware in the archive component non-free-firmware: is it"
+                " named in this machine's apt sources (/etc/apt/sources.list, sources.list.d)?"
+            ) from error
 
     def _simulate(self, packages: list[str]) -> str:
         argv = [*self._apt(), "--simulate", "install", *packages]

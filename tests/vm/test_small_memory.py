@@ -1,8 +1,9 @@
-"""A machine with less memory than its image has bytes; and an image with one wrong byte."""
+"""A machine with less memory than its image has bytes: written, one byte wrong, data protected."""
 
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from billet_lab import console, leaks
-from vm_rig import BOOTED_FROM_DISK, IMAGE, IMAGES, MIB, Rig, left_behind, rig
+from vm_rig import BOOTED_FROM_DISK, IMAGE, IMAGES, MIB, NAME, Rig, left_behind, rig
 
 # pytest's own timeout ends the process without cleaning up: it is there for the worst only.
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.timeout(1800)]
@@ -56,6 +57,7 @@ async def test_512_mib_and_an_image_that_is_bigger(tmp_path: Path):
         await made.image(f"ok/{BIG}", digest)
         await made.until_state("provisioned", STEP_S)
         await console.wait_for(made.console, token, deadline_s=STEP_S)
+        await its_data_is_protected(made)
     assert left_behind(before, tmp_path, made.lab.namespace) == []
 
 
@@ -76,3 +78,20 @@ async def one_byte_is_wrong(made: Rig, big: Path, digest: str) -> None:
     assert made.disk_is_empty()
     assert BOOTED_FROM_DISK not in console.plain(made.console.read_bytes())
     damaged.unlink()
+
+
+async def its_data_is_protected(made: Rig) -> None:
+    key = "billet.dev/protect-data"
+    await made.kubectl.run("annotate", "baremetalhost", NAME, f"{key}=true")
+    await made.patch(image=None)
+    host = await made.until(
+        lambda host, _: (host["status"].get("problem") or {}).get("id") == "data-protected",
+        "data-protected",
+        STEP_S,
+    )
+    assert re.search(r"/dev/vda\d+: ext4 ", host["status"]["errorMessage"])
+    assert made.disk_boots()
+    await made.kubectl.run("annotate", "baremetalhost", NAME, f"{key}-")
+    await made.until_state("ready", STEP_S)
+    assert made.disk_is_empty()
+    assert "will be lost: /dev/vda" in made.agent_log()

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from billet_ramdisk.build import Repository, input_digests
+from billet_ramdisk.build import Extras, Repository, check_firmware, input_digests
 from billet_ramdisk.inputs import (
     digest_files,
     digest_texts,
@@ -37,16 +37,16 @@ def repository(tmp_path):
 
 
 def test_an_agent_change_leaves_the_base_layer_alone(repository):
-    before = input_digests(repository, ["p"], [])
+    before = input_digests(repository, ["p"], Extras())
     (repository.agent / "src/a/x.py").write_text("2")
-    after = input_digests(repository, ["p"], [])
+    after = input_digests(repository, ["p"], Extras())
     assert after.base == before.base
     assert after.agent != before.agent
 
 
 @pytest.mark.parametrize("change", ["hook", "mode", "new file", "element", "shared code"])
 def test_a_change_of_the_base_changes_both(repository, change):
-    before = input_digests(repository, [], [])
+    before = input_digests(repository, [], Extras())
     hook = repository.ramdisk / "elements/e/root.d/10-a"
     elements = []
     if change == "hook":
@@ -59,26 +59,26 @@ def test_a_change_of_the_base_changes_both(repository, change):
         elements = ["more"]
     else:
         (repository.ramdisk / "billet_ramdisk/debs.py").write_text("other")
-    after = input_digests(repository, [], elements)
+    after = input_digests(repository, [], Extras(tuple(elements)))
     assert after.base != before.base
     assert after.agent != before.agent
 
 
 def test_pins_and_the_way_wheels_are_made_count_for_the_agent_only(repository):
-    before = input_digests(repository, ["p==1"], [])
-    assert input_digests(repository, ["p==2"], []).base == before.base
-    assert input_digests(repository, ["p==2"], []).agent != before.agent
+    before = input_digests(repository, ["p==1"], Extras())
+    assert input_digests(repository, ["p==2"], Extras()).base == before.base
+    assert input_digests(repository, ["p==2"], Extras()).agent != before.agent
     (repository.ramdisk / "billet_ramdisk/wheels.py").write_text("other")
-    after = input_digests(repository, ["p==1"], [])
+    after = input_digests(repository, ["p==1"], Extras())
     assert (after.base == before.base, after.agent == before.agent) == (True, False)
 
 
 def test_byte_code_does_not_count(repository):
-    before = input_digests(repository, [], [])
+    before = input_digests(repository, [], Extras())
     cache = repository.agent / "src/a/__pycache__"
     cache.mkdir()
     (cache / "x.pyc").write_bytes(b"1")
-    assert input_digests(repository, [], []) == before
+    assert input_digests(repository, [], Extras()) == before
 
 
 def test_text_borders_count():
@@ -129,3 +129,17 @@ def test_wheels_are_used_again_only_with_a_pinned_digest(tmp_path):
     assert find_pinned([pin.replace("4.0", "4.1")], tmp_path) is None
     wheel.write_bytes(b"other")
     assert find_pinned([pin], tmp_path) is None
+
+
+def test_firmware_makes_another_base(repository):
+    plain = input_digests(repository, [], Extras())
+    with_it = input_digests(repository, [], Extras(firmware=("firmware-bnx2x",)))
+    assert with_it.base != plain.base
+    assert input_digests(repository, [], Extras(firmware=("firmware-bnx2x",))) == with_it
+
+
+@pytest.mark.parametrize("name", ["bnx2x", "firmware-", "firmware-x --force", "Firmware-x", "vim"])
+def test_other_packages_are_no_firmware(name):
+    with pytest.raises(BuildError, match="--element"):
+        check_firmware(["firmware-qlogic", name])
+    check_firmware(["firmware-qlogic", "firmware-b43legacy-installer"])
