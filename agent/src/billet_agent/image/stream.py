@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from billet_agent.disk import Disk
 from billet_agent.image.inflate import BadCluster, inflater
 from billet_agent.image.writer import Edges, Writer
+from billet_agent.plan.formats import refusal
 from billet_agent.plan.layout import HEAD_BYTES
-from billet_agent.plan.qcow2 import Header
+from billet_agent.plan.qcow2 import Header, Unsafe
 from billet_agent.plan.qcow2_decoder import Changed, Decoder, Piece
 from billet_agent.plan.qcow2_map import Refused
 from billet_agent.problems import JobFailed, failure, show_bytes
@@ -89,17 +90,16 @@ class QcowStream:
         try:
             for piece in pieces():
                 self._writer.put(piece)
-        except (Refused, BadCluster) as error:
-            self._refuse(str(error))
+        except Refused as error:
+            self.fault = refusal(error.unsafe, "qcow2", self._url)
+        except BadCluster as error:
+            self.fault = refusal(Unsafe(str(error), damaged=True), "qcow2", self._url)
         except Changed as error:
             self.fault = failure(
                 "image-fetch",
                 f"{self._url} was fetched twice and is not the same: {error}",
                 advice="Do not change a file while it is in use: give new images new names.",
             )
-
-    def _refuse(self, reason: str) -> None:
-        self.fault = failure("image-format", f"image {self._url} is a damaged qcow2: {reason}")
 
 
 class RawStream:

@@ -153,7 +153,6 @@ class _Deployment:
             return RawStream(self._disk, total, self._url, self._context.check)
         if inspected.header is None or not self._streams:
             return self._hold(size, total)
-        check_size(size, self._disk, self._url)
         self._stream_to_disk(size)
         length = size - HEAD_BYTES
         is_clear = length > 0 and self._disk.clear(HEAD_BYTES, length, self._context.check)

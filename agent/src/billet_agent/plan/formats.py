@@ -87,7 +87,7 @@ def inspect_image(
     if found == "qcow2":
         header = inspect_header(data, file_bytes)
         if isinstance(header, Unsafe):
-            raise _refused(header, "qcow2", url)
+            raise refusal(header, "qcow2", url)
         return Inspected("qcow2", header.virtual_bytes, header)
     if found == "vmdk":
         return Inspected("vmdk", _vmdk_bytes(data, url))
@@ -99,15 +99,15 @@ def inspect_image(
 def _vmdk_bytes(data: bytes, url: str) -> int:
     """Return the capacity of a sparse VMDK that holds itself whole (VMware spec 1.1, §3.1)."""
     if data[:4] != b"KDMV" or len(data) < 512:
-        raise _refused(Unsafe("it is no self-contained sparse extent"), "vmdk", url)
+        raise refusal(Unsafe("it is no self-contained sparse extent"), "vmdk", url)
     capacity, descriptor_at, descriptor_len = (
         struct.unpack_from("<Q", data, at)[0] for at in (12, 28, 36)
     )
     if not capacity:
-        raise _refused(Unsafe("its data is in other files"), "vmdk", url)
+        raise refusal(Unsafe("its data is in other files"), "vmdk", url)
     end = (descriptor_at + descriptor_len) * 512
     if descriptor_at and end > len(data):
-        raise _refused(Unsafe("its descriptor is not at its start"), "vmdk", url)
+        raise refusal(Unsafe("its descriptor is not at its start"), "vmdk", url)
     text = data[descriptor_at * 512 : end].rstrip(b"\0").decode("ascii", errors="replace")
     fields = {}
     for line in text.splitlines():
@@ -118,31 +118,32 @@ def _vmdk_bytes(data: bytes, url: str) -> int:
     # wherever the header says that the descriptor is.
     named = b"parentfilenamehint" in data.lower()
     if named or fields.get("parentcid", "ffffffff") != "ffffffff":
-        raise _refused(Unsafe("it has a parent file"), "vmdk", url)
+        raise refusal(Unsafe("it has a parent file"), "vmdk", url)
     if fields.get("createtype") not in {"monolithicsparse", "streamoptimized"}:
-        raise _refused(Unsafe(f"its type is {fields.get('createtype')}"), "vmdk", url)
+        raise refusal(Unsafe(f"its type is {fields.get('createtype')}"), "vmdk", url)
     return int(capacity) * 512
 
 
 def _vdi_bytes(data: bytes, url: str) -> int:
     """Return the size of the disk in a VDI of version 1.1 that stands alone (as qemu wants it)."""
     if len(data) < 512:
-        raise _refused(Unsafe("its header is cut", damaged=True), "vdi", url)
+        raise refusal(Unsafe("its header is cut", damaged=True), "vdi", url)
     version, _, kind = struct.unpack_from("<III", data, 68)
     (size,) = struct.unpack_from("<Q", data, 368)
     if version != 0x00010001:
-        raise _refused(Unsafe(f"it has version {version >> 16}.{version & 0xFFFF}"), "vdi", url)
+        raise refusal(Unsafe(f"it has version {version >> 16}.{version & 0xFFFF}"), "vdi", url)
     if kind not in {1, 2}:
-        raise _refused(Unsafe(f"its type {kind} is neither dynamic nor static"), "vdi", url)
+        raise refusal(Unsafe(f"its type {kind} is neither dynamic nor static"), "vdi", url)
     if any(data[424:456]):
-        raise _refused(Unsafe("it is linked to another image"), "vdi", url)
+        raise refusal(Unsafe("it is linked to another image"), "vdi", url)
     if size == 0 or size % 512:
         words = f"the size of its disk is {size} bytes, not a number of sectors"
-        raise _refused(Unsafe(words, damaged=True), "vdi", url)
+        raise refusal(Unsafe(words, damaged=True), "vdi", url)
     return int(size)
 
 
-def _refused(unsafe: Unsafe, kind: str, url: str) -> JobFailed:
+def refusal(unsafe: Unsafe, kind: str, url: str) -> JobFailed:
+    """Return image-format for a damaged file, image-unsafe for one that is hostile or unknown."""
     if unsafe.damaged:
         return failure("image-format", f"image {url} is a damaged {kind}: {unsafe.reason}")
     return failure("image-unsafe", f"image {url} is a {kind} that is refused: {unsafe.reason}")
