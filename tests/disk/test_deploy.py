@@ -284,12 +284,15 @@ def test_a_boot_mode_that_the_image_cannot_serve(case: Case) -> None:
     bios_only = make_gpt_image(case.folder / "bios.raw", esp=False)
     uefi_only = make_gpt_image(case.folder / "uefi.raw", boot_code=False)
     for image, mode in ((bios_only, "UEFI"), (uefi_only, "legacy")):
-        for variant in (image, to_qcow2(image)):
+        for variant in (image, to_qcow2(image), to_vdi(image)):
+            case.recorder.progress.clear()
             machine = case.machine(boot_mode=mode)
             problem = case.refused(case.publish(variant), machine)
             assert problem.problem == "image-boot"
             assert mode in problem.message
             case.assert_not_bootable()
+            # What is held is looked at before the first byte of it is written.
+            assert ("write" in case.recorder.steps) == (variant.suffix != ".vdi")
 
 
 def test_uefi_boot_entry_from_the_images_boot_list(case: Case) -> None:

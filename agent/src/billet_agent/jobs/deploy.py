@@ -6,6 +6,8 @@ disk's start and end are wiped.
 """
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 
 from billet_agent.boot import check_bootable, set_boot_entry
 from billet_agent.disk import Disk
@@ -47,6 +49,9 @@ from billet_agent.problems import JobFailed, failure, show_bytes
 from billet_wire import Deploy, DeployResult, DiskReport, ImageSource
 
 _LABEL_BYTES = 40 * 1024
+ReadImage = Callable[[int, int], bytes]
+"""Bytes of the image's disk: offset, length."""
+
 _STREAMS = (RawStream, PackedStream, QcowStream)
 
 
@@ -233,15 +238,17 @@ class _Deployment:
             edges = store.edges
             with self._context.step("flush", f"waiting for {self._disk.path}"):
                 self._disk.flush()
-            return edges, self._plan(edges)
+            return edges, self._plan(edges, partial(self._written, edges))
         if not isinstance(store, MemoryStore | DiskStore):
             raise TypeError("an image that was fetched has a store")
         with self._context.step("image-header"):
             source = self._inspect(store)
             edges = self._edges(source)
+            # What cannot boot is refused before the disk is written to.
+            layout = self._plan(edges, partial(read_slice, self._machine.tools, source))
         with self._context.step("write", f"to {self._disk.path}"):
             self._write_middle(source, edges)
-        return edges, self._plan(edges)
+        return edges, layout
 
     def _inspect(self, store: MemoryStore | DiskStore) -> Source:
         """Look again, now that all of the file is there and proved."""
@@ -264,7 +271,7 @@ class _Deployment:
             edges.take(offset, memoryview(data))
         return edges
 
-    def _labels(self, edges: Edges) -> dict[int, str]:
+    def _labels(self, edges: Edges, read: ReadImage) -> dict[int, str]:
         """Return file system labels of the image's partitions, where a config drive wants them."""
         if not self._params.config_drive:
             return {}
@@ -274,7 +281,7 @@ class _Deployment:
         ).items():
             length = min(size, _LABEL_BYTES, edges.size_bytes - offset)
             if length > 0:
-                found[number] = read_label(self._written(edges, offset, length))
+                found[number] = read_label(read(offset, length))
         return found
 
     def _written(self, edges: Edges, offset: int, length: int) -> bytes:
@@ -289,13 +296,13 @@ class _Deployment:
             parts.append(bytes(edges.tail[start : end - edges.tail_offset]))
         return b"".join(parts)
 
-    def _plan(self, edges: Edges) -> Layout:
+    def _plan(self, edges: Edges, read: ReadImage) -> Layout:
         layout = plan_layout(
             bytes(edges.head),
             Target(self._disk.size_bytes, self._disk.sector_bytes),
             config_drive_bytes=len(self._params.config_drive or b""),
             new_guid=self._machine.new_guid(),
-            labels=self._labels(edges),
+            labels=self._labels(edges, read),
         )
         check_bootable(layout, self._machine.boot_mode)
         return layout
