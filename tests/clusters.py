@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 CRDS = Path(__file__).parents[1] / "crds"
-GROUP = "metal3.io"
 GOING_S = 90
 """How long our namespaces may take to go."""
 
@@ -61,7 +61,7 @@ class Cluster:
         have = set(self.kubectl("get", "crds", "-o", "name").split())
         made = []
         for path in sorted(CRDS.glob("*.yaml")):
-            name = f"{path.stem}.{GROUP}"
+            name = yaml.safe_load(path.read_text())["metadata"]["name"]
             if f"customresourcedefinition.apiextensions.k8s.io/{name}" in have:
                 self._compare(name, path)
                 continue

@@ -29,11 +29,21 @@ from billet_server.engine.directory import AgentAddress, Directory
 from billet_server.engine.duty import Duty
 from billet_server.engine.fence import FencedAgents, FencedKube
 from billet_server.engine.identity import OwnName, token_key
+from billet_server.engine.machines import MachineController
+from billet_server.engine.reconcilers import Reconcilers
 from billet_server.gateway import token
 from billet_server.gateway.link import PING_S
 from billet_server.gateway.server import Gateway
 from billet_server.kube.client import open_kube
-from billet_server.ports import BARE_METAL_HOST, KubeApi, Metrics, NoMetrics, Object, Readiness
+from billet_server.ports import (
+    BARE_METAL_HOST,
+    MACHINE,
+    KubeApi,
+    Metrics,
+    NoMetrics,
+    Object,
+    Readiness,
+)
 from billet_server.settings import Settings, Webhook
 from billet_server.telemetry.prometheus import PrometheusMetrics
 from billet_server.telemetry.server import MetricsServer
@@ -42,6 +52,7 @@ log = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
 
+FORBIDDEN = 403
 REPLICA_PING_S = 5.0
 """With another server to go to, agents leave a dead one after 15 s of silence."""
 
@@ -90,7 +101,7 @@ async def serving(
         kubeconfig = settings.kubeconfig
         if settings.embedded_api:
             kubeconfig = await _start_api(settings, stack, announce)
-        api = open_kube(kubeconfig, watches=2 * max(1, len(settings.namespaces)))
+        api = open_kube(kubeconfig, watches=3 * max(1, len(settings.namespaces)))
         stack.push_async_callback(api.close)
         await _check_api(api, settings.namespaces)
         clock = SystemClock()
@@ -131,6 +142,9 @@ async def serving(
             metrics=metrics,
         )
         directory.attach(controller)
+        await _tell_machines(api, settings.namespaces, announce)
+        machines = MachineController(fenced, controller, clock, namespaces=settings.namespaces)
+        reconcilers = Reconcilers(controller, machines)
         names = [settings.address, "localhost"]
         names += [each.rpartition(":")[0] for each in settings.agent_addresses]
         leaf = pki.ensure_leaf(authority, settings.state_dir / "pki", "agents", names)
@@ -148,7 +162,7 @@ async def serving(
         dnsmasq = Dnsmasq(_dhcp(settings), directory)
         dnsmasq.prepare()
         stack.push_async_callback(dnsmasq.stop)
-        yield lambda: duty.run(controller, gateway, dnsmasq)
+        yield lambda: duty.run(reconcilers, gateway, dnsmasq)
 
 
 async def _start_api(
@@ -217,6 +231,19 @@ async def _check_api(api: KubeApi, namespaces: tuple[str, ...]) -> None:
     except errors.NotFound as error:
         text = "the cluster does not know BareMetalHost; install the definitions first:"
         raise errors.ConfigError([f"{text} kubectl apply --server-side -f crds/"]) from error
+
+
+async def _tell_machines(api: KubeApi, namespaces: tuple[str, ...], announce: Announce) -> None:
+    """Say if the cluster has no Machines for us; hosts do not need them, so that is no fault."""
+    try:
+        await api.list(MACHINE, namespaces[0] if namespaces else None)
+    except errors.NotFound:
+        text = "the cluster does not know Machine; where it is wanted: kubectl apply --server-side"
+        announce(f"no Machines: {text} -f crds/machines.yaml (noticed within a minute)")
+    except errors.ApiError as error:
+        if error.status == FORBIDDEN:
+            text = "this account may not list them; deploy/rbac.yaml has the rules"
+            announce(f"no Machines: {text} (noticed within a minute)")
 
 
 def _dhcp(settings: Settings) -> DhcpSettings:

@@ -48,6 +48,7 @@ class Kind(NamedTuple):
 
 BARE_METAL_HOST = Kind("metal3.io", "v1alpha1", "BareMetalHost", "baremetalhosts")
 HARDWARE_DATA = Kind("metal3.io", "v1alpha1", "HardwareData", "hardwaredata")
+MACHINE = Kind("cluster.k8s.io", "v1alpha1", "Machine", "machines")
 SECRET = Kind("", "v1", "Secret", "secrets")
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces", namespaced=False)

@@ -6,7 +6,8 @@ delivered that very version.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from typing import Final, NamedTuple
 
 from billet_server.core.terms import HostKey
@@ -57,7 +58,7 @@ class _Index:
         else:
             self._values.pop(key, None)
 
-    def keys(self, value: str) -> Iterable[HostKey]:
+    def keys(self, value: str) -> Collection[HostKey]:
         return self._keys.get(value, ())
 
 
@@ -103,6 +104,14 @@ class ObjectCache:
     def by_index(self, name: str, value: str) -> list[Object]:
         """Return the objects for which an index gave ``value``."""
         return [self._objects[key] for key in self._indexes[name].keys(value)]
+
+    def count(self, name: str, value: str) -> int:
+        """Return for how many objects an index gave ``value``."""
+        return len(self._indexes[name].keys(value))
+
+    def some(self, name: str, value: str, most: int) -> list[Object]:
+        """Return at most so many of the objects for which an index gave ``value``."""
+        return [self._objects[key] for key in islice(self._indexes[name].keys(value), most)]
 
     def advance(self, version: str, scope: str | None = None) -> None:
         """Note that the watch of ``scope`` has delivered everything up to ``version``."""

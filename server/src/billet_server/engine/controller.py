@@ -28,7 +28,7 @@ from billet_server.core.seen import PowerSeen, Rules, Seen, Stranger
 from billet_server.core.terms import Credentials, HostKey
 from billet_server.core.turn import EventNote, Step
 from billet_server.engine import indexes
-from billet_server.engine.informer import Informer
+from billet_server.engine.informer import Informer, OnChange
 from billet_server.engine.limits import Limits
 from billet_server.engine.memo import Memo
 from billet_server.engine.meter import Meter, MeteredBmcs
@@ -118,6 +118,7 @@ class Controller:
         self._clock_offset_s = self._offset_s()
         self._memos: dict[HostKey, Memo] = {}
         self.queue: WorkQueue[HostKey] = WorkQueue(clock)
+        self.listeners: list[OnChange] = []
         self.limits = Limits(self._rules, clock, self.queue.add)
         metrics = metrics or NoMetrics()
         self._meter = Meter(metrics, clock)
@@ -137,7 +138,7 @@ class Controller:
         self.secrets = Informer(
             api, SECRET, clock=clock, on_change=self._secret_changed, namespaces=namespaces
         )
-        self._recorder = Recorder(api, clock, metrics)
+        self.recorder = Recorder(api, clock, metrics)
         self._performer = Performer(api, bmcs, agents, self.secrets.get, self.hosts.note_written)
         self._bmc_places = asyncio.Semaphore(BMC_EFFECTS)
         self._soft_off_places = asyncio.Semaphore(SOFT_OFF_EFFECTS)
@@ -169,7 +170,7 @@ class Controller:
             self._memos[key] = Memo(uid=memo.uid, boot=memo.boot)
             self.queue.add(key)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._recorder.run(), name="events")
+            group.create_task(self.recorder.run(), name="events")
             for number in range(self._workers):
                 group.create_task(self._work(group), name=f"reconcile-{number}")
 
@@ -211,7 +212,7 @@ class Controller:
         now_s = self._clock.monotonic()
         if now_s - memo.rival_noted_s > RIVAL_INTERVAL_S:
             memo.rival_noted_s = now_s
-            self._recorder.record(host, EventNote("Warning", "AgentRefused", text))
+            self.recorder.record(host, EventNote("Warning", "AgentRefused", text))
         self.wake(host.key)
 
     def memo(self, key: HostKey) -> Memo:
@@ -287,7 +288,7 @@ class Controller:
             if patch:
                 await self._write_status(host, self.memo(key), patch)
             for note in said.events:
-                self._recorder.record(host, note)
+                self.recorder.record(host, note)
         except errors.ApiError as error:
             log.warning("host %s: cannot say %s on the object: %s", key, problem, error)
         except Exception:
@@ -328,7 +329,7 @@ class Controller:
         memo.outcome = None
         self._meter.decided(host, decision)
         for note in decision.events:
-            self._recorder.record(host, note)
+            self.recorder.record(host, note)
         if decision.effect is not None:
             return _Errand(decision.effect, host, memo, credentials, decision.basis)
         if decision.requeue_s is not None:
@@ -438,6 +439,8 @@ class Controller:
         self._meter.host_changed(old, new)
         self.limits.observe(key, claim_of_object(new) if new is not None else None)
         self.queue.add(key)
+        for told in self.listeners:
+            told(old, new)
         for index, function in indexes.SHARED.items():
             before, after = function(old or {}), function(new or {})
             if before != after:

@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from billet_server.core.bmcaddress import machine_key
+from billet_server.core.claimable import (
+    EXAMPLES,
+    OBSTACLES,
+    Group,
+    consumer_of,
+    explain,
+    obstacle_of,
+)
+from billet_server.core.machineobject import HOST_ANNOTATION
 from billet_server.core.terms import HostKey
+from billet_server.engine.informer import Informer
 from billet_server.ports import Object
 
 
@@ -41,6 +51,40 @@ def secrets(obj: Object) -> list[str]:
     references.extend((spec.get(field) or {}).get("name") for field in fields)
     references.append(spec.get("preprovisioningNetworkDataName"))
     return [f"{namespace}/{name}" for name in references if isinstance(name, str) and name]
+
+
+def consuming_machine(obj: Object) -> list[str]:
+    """Return ``namespace/name`` of the Machine that the host's consumerRef names."""
+    consumer = consumer_of(obj)
+    machine = consumer.machine if consumer is not None else None
+    return [str(machine)] if machine is not None else []
+
+
+def noted_host(obj: Object) -> list[str]:
+    """Return ``namespace/name`` of the host that a Machine's annotation names."""
+    note = (obj["metadata"].get("annotations") or {}).get(HOST_ANNOTATION)
+    return [note] if isinstance(note, str) and note else []
+
+
+def obstacle_value(namespace: str, obstacle: str) -> str:
+    """Return the value under which `obstacle` lists hosts of a namespace."""
+    return f"{namespace}/{obstacle}"
+
+
+def obstacle(obj: Object) -> list[str]:
+    """Return what keeps a host from being claimed, in its namespace."""
+    return [obstacle_value(obj["metadata"].get("namespace", ""), obstacle_of(obj))]
+
+
+def survey(hosts: Informer, namespace: str) -> list[Group]:
+    """Return how many hosts of a namespace there are with each obstacle, and some of each."""
+    found = []
+    for each in OBSTACLES:
+        value = obstacle_value(namespace, each)
+        if count := hosts.count("obstacle", value):
+            some = hosts.some("obstacle", value, EXAMPLES)
+            found.append(Group(each, count, tuple(map(explain, some))))
+    return found
 
 
 SHARED: Final[dict[str, Callable[[Object], list[str]]]] = {"mac": macs, "machine": machines}

@@ -97,6 +97,14 @@ class Informer:
         """Return the objects for which the index gave ``value``."""
         return self._cache.by_index(name, value)
 
+    def count(self, name: str, value: str) -> int:
+        """Return for how many objects the index gave ``value``."""
+        return self._cache.count(name, value)
+
+    def some(self, name: str, value: str, most: int) -> list[Object]:
+        """Return at most so many of the objects for which the index gave ``value``."""
+        return self._cache.some(name, value, most)
+
     def note_written(self, obj: Object) -> None:
         """Take the API's answer to a create, patch or replace of ours."""
         self._announce(self._cache.written(obj))

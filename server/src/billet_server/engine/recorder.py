@@ -1,4 +1,4 @@
-"""Kubernetes Events about hosts: one object per host, reason and message, counted up.
+"""Kubernetes Events about hosts and Machines: one object per host, reason and message, counted up.
 
 Recording never waits for the API and never stops a host. What is recorded goes into a bounded
 queue, where the same words about the same host are one entry with a count; a few writers empty
@@ -22,6 +22,7 @@ from billet_server.ports import (
     BARE_METAL_HOST,
     EVENT,
     Clock,
+    Kind,
     KubeApi,
     Metrics,
     NoMetrics,
@@ -51,6 +52,7 @@ SAY_EVERY_S: Final = 60.0
 class _Entry:
     """One Event that waits to be written, with how often it came since."""
 
+    kind: Kind
     key: HostKey
     uid: str
     note: EventNote
@@ -93,20 +95,27 @@ class Recorder:
         return self._queued
 
     def record(self, host: Host, note: EventNote) -> None:
-        """Have an Event written, or counted up, soon."""
+        """Have an Event about a host written, or counted up, soon."""
+        self.record_about(BARE_METAL_HOST, host.key, host.uid, note, _consumer(host))
+
+    def record_about(
+        self, kind: Kind, key: HostKey, uid: str, note: EventNote, related: Object | None = None
+    ) -> None:
+        """Have an Event about any object written, or counted up, soon."""
         warns = note.type == "Warning"
         log.log(
             logging.WARNING if warns else logging.INFO,
-            "host %s: %s: %s",
-            host.key,
+            "%s %s: %s: %s",
+            "host" if kind == BARE_METAL_HOST else kind.kind,
+            key,
             note.reason,
             note.message,
         )
         digest = hashlib.sha256(
-            f"{host.uid}/{note.type}/{note.reason}/{note.message}".encode()
+            f"{uid}/{note.type}/{note.reason}/{note.message}".encode()
         ).hexdigest()
         # A name has room for 253 characters.
-        name = f"{host.key.name[:200].rstrip('.-')}.{digest[:16]}"
+        name = f"{key.name[:200].rstrip('.-')}.{digest[:16]}"
         lane = self._lanes[int(digest[:4], 16) % WRITERS]
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         entry = lane.entries.get(name)
@@ -115,10 +124,10 @@ class Recorder:
             entry.last = now
         elif self._queued >= (QUEUED if warns else QUEUED * 3 // 4):
             self._drop("queue")
-        elif not self._rate.take(host.uid, self._clock.monotonic()):
+        elif not self._rate.take(uid, self._clock.monotonic()):
             self._drop("rate")
         else:
-            lane.entries[name] = _Entry(host.key, host.uid, note, now, now, _consumer(host))
+            lane.entries[name] = _Entry(kind, key, uid, note, now, now, related or {})
             lane.news.set()
             self._count_queued(1)
 
@@ -212,8 +221,8 @@ def _render(name: str, entry: _Entry) -> Object:
         "kind": "Event",
         "metadata": {"name": name, "namespace": host.namespace},
         "involvedObject": {
-            "apiVersion": BARE_METAL_HOST.api_version,
-            "kind": BARE_METAL_HOST.kind,
+            "apiVersion": entry.kind.api_version,
+            "kind": entry.kind.kind,
             "name": host.name,
             "namespace": host.namespace,
             "uid": entry.uid,

@@ -23,6 +23,7 @@ Subresource = Literal["", "status"]
 _SERVED = (
     ports.BARE_METAL_HOST,
     ports.HARDWARE_DATA,
+    ports.MACHINE,
     SECRET,
     ports.CONFIG_MAP,
     NAMESPACE,

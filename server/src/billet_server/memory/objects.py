@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from billet_server import errors
-from billet_server.ports import BARE_METAL_HOST, CRD, NAMESPACE, SECRET, Kind, Object
+from billet_server.ports import (
+    BARE_METAL_HOST,
+    CRD,
+    LEASE,
+    MACHINE,
+    NAMESPACE,
+    SECRET,
+    Kind,
+    Object,
+)
 
 _FIXED = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp")
 _SERVERS = ("generation", "resourceVersion", "deletionGracePeriodSeconds")
-WITH_STATUS = frozenset({BARE_METAL_HOST, CRD})
+WITH_STATUS = frozenset({BARE_METAL_HOST, CRD, MACHINE})
 """Kinds whose status is a subresource."""
 
 
@@ -43,8 +52,8 @@ def matches(obj: Object, labels: Mapping[str, str]) -> bool:
 
 
 def is_custom(kind: Kind) -> bool:
-    """Whether a CustomResourceDefinition serves the kind (its group has a dot of its own)."""
-    return "." in kind.group and not kind.group.endswith(".k8s.io")
+    """Whether a CustomResourceDefinition serves the kind."""
+    return "." in kind.group and kind.group not in (LEASE.group, CRD.group)
 
 
 def has_generation(kind: Kind) -> bool:
