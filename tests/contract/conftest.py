@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from billet_server import errors
-from billet_server.ports import BARE_METAL_HOST, CONFIG_MAP, NAMESPACE
+from billet_server.ports import BARE_METAL_HOST, CONFIG_MAP, MACHINE, NAMESPACE
 from clusters import find_cluster, new_namespace, own_cluster
 from contract.kube_worlds import EmbeddedWorld, GenuineWorld, MemoryWorld
 from contract.wire import HTTP_WORLDS, Wire
@@ -66,7 +66,7 @@ async def empty(api, prefix):
     for found in (await api.list(NAMESPACE)).items:
         if not (name := found["metadata"]["name"]).startswith(prefix):
             continue
-        for kind in (BARE_METAL_HOST, CONFIG_MAP):
+        for kind in (BARE_METAL_HOST, MACHINE, CONFIG_MAP):
             for obj in (await api.list(kind, name)).items:
                 if obj["metadata"].get("finalizers"):
                     patch = {"metadata": {"finalizers": None}}

@@ -95,7 +95,7 @@ def test_kubectl_applies_the_crds_server_side(real):
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    assert done.stdout.count("serverside-applied") == 2
+    assert done.stdout.count("serverside-applied") == 3
 
 
 def refusal(status: int, answer: dict) -> list[str]:

@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
 
-FORBIDDEN = 403
 REPLICA_PING_S = 5.0
 """With another server to go to, agents leave a dead one after 15 s of silence."""
 
@@ -241,7 +240,7 @@ async def _tell_machines(api: KubeApi, namespaces: tuple[str, ...], announce: An
         text = "the cluster does not know Machine; where it is wanted: kubectl apply --server-side"
         announce(f"no Machines: {text} -f crds/machines.yaml (noticed within a minute)")
     except errors.ApiError as error:
-        if error.status == FORBIDDEN:
+        if error.status == 403:
             text = "this account may not list them; deploy/rbac.yaml has the rules"
             announce(f"no Machines: {text} (noticed within a minute)")
 

@@ -17,6 +17,7 @@ from billet_server.core.host import Spec, Status
 CRDS = {crd["metadata"]["name"]: crd for crd in load_crds()}
 HOST = parse_crd(CRDS["baremetalhosts.metal3.io"])
 HARDWARE = parse_crd(CRDS["hardwaredata.metal3.io"])
+MACHINE = parse_crd(CRDS["machines.cluster.k8s.io"])
 
 SEED = """
 apiVersion: metal3.io/v1alpha1
@@ -54,6 +55,8 @@ def properties_of(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str,
 def test_definitions_of_our_kinds():
     assert HOST.kind == ports.BARE_METAL_HOST
     assert HARDWARE.kind == ports.HARDWARE_DATA
+    assert MACHINE.kind == ports.MACHINE
+    assert MACHINE.has_status
     assert (HOST.singular, HOST.list_kind, HOST.has_status) == (
         "baremetalhost",
         "BareMetalHostList",
@@ -80,7 +83,7 @@ def test_default_columns_are_those_of_2019_with_age():
     assert {".status.progress.step", ".status.waiting.message", ".status.errorType"} <= wide
 
 
-@pytest.mark.parametrize("definition", [HOST, HARDWARE], ids=lambda item: item.kind.kind)
+@pytest.mark.parametrize("definition", [HOST, HARDWARE, MACHINE], ids=lambda item: item.kind.kind)
 def test_every_field_is_described_and_typed(definition):
     for path, schema in properties_of(definition.schema):
         if path != ".metadata":

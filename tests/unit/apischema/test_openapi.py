@@ -250,6 +250,7 @@ def test_v3_index_names_documents_by_their_content():
     assert set(index) == {
         "api/v1",
         "apis/apiextensions.k8s.io/v1",
+        "apis/cluster.k8s.io/v1alpha1",
         "apis/coordination.k8s.io/v1",
         "apis/metal3.io/v1alpha1",
     }

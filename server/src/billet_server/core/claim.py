@@ -96,7 +96,7 @@ def _invalid(machine: Machine, seen: ClaimSeen, fault: SpecFault) -> Verdict:
     else:
         report = report_host(own, None)._replace(error=(INVALID, fault.message))
     news = machine.status.get("errorMessage") != report.error[1] if report.error else False
-    events = (note(INVALID, fault.message, "Warning"),) if news else ()
+    events = (note("InvalidConfiguration", fault.message, "Warning"),) if news else ()
     return Verdict(report=report, events=events)
 
 
@@ -126,7 +126,7 @@ def _owning(machine: Machine, provider: ProviderSpec, seen: ClaimSeen) -> Verdic
         if missing and not host.deleting:
             done = note("HostClaimed", f"completing what {host.key} was to be given")
             return Verdict(PatchHost(host.key, host.resource_version, missing, done))
-        return Verdict(PatchMachine({"annotations": {HOST_ANNOTATION: str(host.key)}}))
+        return Verdict(PatchMachine(_annotation(str(host.key))))
     report = report_host(host, provider)
     events = []
     others = sorted(str(each.key) for each in seen.own if each.key != host.key)
@@ -159,7 +159,7 @@ def _image(provider: ProviderSpec) -> dict[str, Any]:
 
 
 def _lost(machine: Machine, provider: ProviderSpec, host: HostView | None) -> Verdict:
-    """The annotated host does not name this Machine: take it back, or forget it."""
+    """The annotated host does not name this Machine: claim it, take it back, or forget it."""
     where = machine.note[:200]
     if host is None:
         text = f"host {where} of the annotation {HOST_ANNOTATION} does not exist (any more)"
@@ -167,17 +167,19 @@ def _lost(machine: Machine, provider: ProviderSpec, host: HostView | None) -> Ve
     if host.consumer is not None:
         text = f"host {where} is used by {host.consumer} now, and is left alone"
         return _forget(note("HostLost", f"{text}; choosing another", "Warning"))
+    if host.obstacle == claimable.CLAIMABLE and matches(provider.selector, host.labels):
+        return _claim(machine, provider, host)
     if host.image_url == provider.url and not host.deleting:
         text = f"spec.consumerRef of {where} was empty, its image is this Machine's: named again"
         done = note("ConsumerRestored", text, "Warning")
         named = {"consumerRef": _reference(machine)}
         return Verdict(PatchHost(host.key, host.resource_version, named, done))
-    text = f"host {where} names no consumer and does not have this Machine's image"
+    text = f"host {where} cannot be claimed: {host.obstacle or 'its labels do not match'}"
     return _forget(note("HostLost", f"{text}; choosing another", "Warning"))
 
 
 def _forget(done: Any) -> Verdict:
-    return Verdict(PatchMachine({"annotations": {HOST_ANNOTATION: None}}, done))
+    return Verdict(PatchMachine(_annotation(None), done))
 
 
 def _choose(machine: Machine, provider: ProviderSpec, seen: ClaimSeen) -> Verdict:
@@ -188,9 +190,19 @@ def _choose(machine: Machine, provider: ProviderSpec, seen: ClaimSeen) -> Verdic
     if not fit:
         return _none_fits(machine, provider, seen)
     host = view_host(fit[seen.entropy % len(fit)])
+    # First here, guarded by this object's version, then on the host: of two servers that both
+    # choose for this Machine one goes on, so that it never gets two hosts.
+    return Verdict(PatchMachine(_annotation(str(host.key)), chosen=host.key))
+
+
+def _claim(machine: Machine, provider: ProviderSpec, host: HostView) -> Verdict:
     spec = _image(provider) | {"online": True, "consumerRef": _reference(machine)}
     done = note("HostClaimed", f"host {host.key} is to run {provider.url}")
     return Verdict(PatchHost(host.key, host.resource_version, spec, done))
+
+
+def _annotation(value: str | None) -> dict[str, Any]:
+    return {"annotations": {HOST_ANNOTATION: value}}
 
 
 def _reference(machine: Machine) -> dict[str, Any]:
@@ -213,7 +225,7 @@ def _none_fits(machine: Machine, provider: ProviderSpec, seen: ClaimSeen) -> Ver
         text = f"{text} (wanted: {', '.join(map(str, provider.selector))})"
     told = Condition(CLAIMED, "False", NO_HOST, text)
     news = not said(machine, told._replace(message=""))
-    events = (note(NO_HOST, told.message, "Warning"),) if news else ()
+    events = (note("NoHostFits", told.message, "Warning"),) if news else ()
     return Verdict(report=Report("Pending", (told, _not_yet())), events=events, waits=True)
 
 

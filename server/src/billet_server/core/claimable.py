@@ -30,6 +30,7 @@ OBSTACLES: Final = (
     "unhealthy",
     "being deleted",
 )
+PROMISED: Final = "chosen by other Machines"
 LABELS_DIFFER: Final = "other labels"
 EXAMPLES: Final = 3
 """So many hosts of each obstacle are named."""

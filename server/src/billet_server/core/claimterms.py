@@ -28,10 +28,14 @@ class ClaimSeen(NamedTuple):
 
 
 class PatchMachine(NamedTuple):
-    """Merge-patch the Machine's metadata, guarded by the version it was read in."""
+    """Merge-patch the Machine's metadata, guarded by the version it was read in.
+
+    ``chosen`` is a host that no other Machine is to choose meanwhile.
+    """
 
     metadata: Mapping[str, Any]
     done: EventNote | None = None
+    chosen: HostKey | None = None
 
 
 class PatchHost(NamedTuple):

@@ -17,7 +17,15 @@ from typing import Final, NamedTuple
 
 from billet_server import errors
 from billet_server.core.claim import step
-from billet_server.core.claimable import HostView, view_host
+from billet_server.core.claimable import (
+    CLAIMABLE,
+    EXAMPLES,
+    PROMISED,
+    Group,
+    HostView,
+    obstacle_of,
+    view_host,
+)
 from billet_server.core.claimterms import ClaimSeen, Effect, PatchHost
 from billet_server.core.machineobject import Machine, parse_machine
 from billet_server.core.providerspec import ProviderSpec
@@ -146,11 +154,12 @@ class MachineController:
             self.queue.forget(key)
             return
         machine = parse_machine(obj)
-        decision = step(machine, self._look(machine), self._clock.now())
+        decision = step(machine, await self._look(machine), self._clock.now())
         effect = decision.effect
-        if isinstance(effect, PatchHost):
+        chosen = effect.key if isinstance(effect, PatchHost) else effect and effect.chosen
+        if chosen is not None:
             # Before anything is awaited: no other worker may choose the same host.
-            self._reserved.setdefault(effect.key, key)
+            self._reserved.setdefault(chosen, key)
         try:
             if decision.waits and isinstance(machine.provider, ProviderSpec):
                 self._waiters.add(key, machine.provider.selector)
@@ -163,30 +172,47 @@ class MachineController:
             if effect is not None:
                 await self._perform(machine, effect)
         finally:
-            if isinstance(effect, PatchHost) and self._reserved.get(effect.key) == key:
-                del self._reserved[effect.key]
-                self._offer(effect.key, after_s=API_RETRY_S[1])
+            if chosen is not None and self._reserved.get(chosen) == key:
+                del self._reserved[chosen]
+                self._offer(chosen, after_s=API_RETRY_S[1])
 
-    def _look(self, machine: Machine) -> ClaimSeen:
+    async def _look(self, machine: Machine) -> ClaimSeen:
         own = self._own(machine.key)
-        noted = machine.noted
-        found = (
-            self._hosts.get(*noted) if noted and noted.namespace == machine.key.namespace else None
-        )
+        found = None if own else await self._noted(machine)
         free: list[Object] = []
+        survey: list[Group] = []
         if not own:
             place = indexes.obstacle_value(machine.key.namespace, "")
-            free = self._hosts.by_index("obstacle", place)
-            if self._reserved:
-                free = [obj for obj in free if indexes.key_of(obj) not in self._reserved]
+            found_free = self._hosts.by_index("obstacle", place)
+            free = [obj for obj in found_free if self._is_free(indexes.key_of(obj))]
+            if not free:
+                names = [indexes.key_of(obj).name for obj in found_free[:EXAMPLES]]
+                survey = [Group(PROMISED, len(found_free), tuple(names))]
+            survey += indexes.survey(self._hosts, machine.key.namespace)
         return ClaimSeen(
             own=own,
             noted=view_host(found) if found is not None else None,
             candidates=free,
-            survey=() if own else indexes.survey(self._hosts, machine.key.namespace),
+            survey=survey,
             refused=self._refusal(machine),
             entropy=self._entropy(),
         )
+
+    async def _noted(self, machine: Machine) -> Object | None:
+        """Return the annotated host; read anew if it is about to be given up."""
+        key = machine.noted
+        if key is None or key.namespace != machine.key.namespace or machine.deleting:
+            return None
+        found = self._hosts.get(*key)
+        if found is not None and obstacle_of(found) == CLAIMABLE:
+            return found
+        try:
+            return await self._api.get(BARE_METAL_HOST, *key)
+        except errors.NotFound:
+            return None
+
+    def _is_free(self, host: HostKey) -> bool:
+        return host not in self._reserved and not self.machines.count("host", str(host))
 
     def _refusal(self, machine: Machine) -> str:
         refused = self._refused.get(machine.key)

@@ -34,6 +34,10 @@ class Waiters:
     def add(self, key: HostKey, selector: Selector) -> None:
         """Note that a Machine waits; its place in the order stays."""
         self._waiting.setdefault(key.namespace, {})[key] = selector
+        left_s = self._stale_until_s.get(key.namespace, 0.0) - self._clock.monotonic()
+        if left_s > 0:
+            # Being looked at took the moment away that `_refresh` had set.
+            self._queue.add_after(key, left_s)
 
     def remove(self, key: HostKey) -> None:
         """Note that a Machine does not wait (any more)."""
