@@ -665,7 +665,7 @@ class World:
     async def clear(self):
         """Take every object away without the machines' help."""
         with contextlib.suppress(KubectlError):
-            kinds = "baremetalhosts,hardwaredata"
+            kinds = "baremetalhosts,hardwaredata,machines"
             names = (await self.kubectl.run("get", kinds, "-o", "name")).split()
             if names:
                 await self.kubectl.run("delete", *names, "--wait=false")
