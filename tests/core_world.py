@@ -19,7 +19,7 @@ from billet_server.core.problems import Fault
 from billet_server.core.seen import BootSeen, PowerSeen, Rules, SecretSeen, Seen
 from billet_server.core.states import State, is_legal, read_state
 from billet_server.core.terms import HostKey, PowerState
-from billet_server.core.turn import Step
+from billet_server.core.turn import EventNote, Step
 from billet_wire import (
     Clean,
     CleanResult,
@@ -27,6 +27,7 @@ from billet_wire import (
     DeployResult,
     DiskReport,
     FirmwareReport,
+    HandOverResult,
     InspectResult,
     Job,
     JobProblem,
@@ -117,6 +118,8 @@ class World:
     performed: list[ask.Effect] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[EventNote] = field(default_factory=list)
+    hand_over: HandOverResult | None = None
     random: Random = field(default_factory=lambda: Random(1))
     _booting: str = ""
     _left: dict[str, int] = field(default_factory=dict)
@@ -180,6 +183,7 @@ class World:
         if not self.states or self.states[-1] != self.status.provisioning.state:
             self.states.append(self.status.provisioning.state)
         self.events += [(note.type, note.reason) for note in decision.events]
+        self.notes += decision.events
         if decision.effect is not None:
             outcome = self.perform(decision.effect)._replace(basis=decision.basis)
             self.outcome = None if lose_outcome else outcome
@@ -328,6 +332,8 @@ class World:
         if self.deaf:
             return ask.Outcome(effect)
         if isinstance(effect, ask.StartHandOver):
+            if self.hand_over is not None:
+                self._report(effect.job_id, "succeeded", hand_over=self.hand_over)
             self.agent = self.agent._replace(connected=False, goodbye="reboot", last_seen=self.now)
         elif effect.job_id not in self.agent.jobs:
             if isinstance(effect, ask.StartDeploy | ask.StartClean):

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from billet_lab import console as serial
 from billet_lab import demo_manifests as manifests
@@ -126,10 +126,16 @@ def left_behind(before: leaks.Snapshot, *marks: object) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def rig(
-    directory: Path, images: Path = IMAGES, *, disk_bytes: int = 8 << 30, memory_mib: int = 3072
+    directory: Path,
+    images: Path = IMAGES,
+    *,
+    disk_bytes: int = 8 << 30,
+    memory_mib: int = 3072,
+    firmware: Literal["bios", "uefi"] = "bios",
 ) -> AsyncIterator[Rig]:
-    """A BIOS machine with IPMI, everything running, nothing registered."""
-    spec = MachineSpec(name=NAME, disks=(Disk(size_bytes=disk_bytes),), memory_mib=memory_mib)
+    """A machine with IPMI, everything running, nothing registered."""
+    disks = (Disk(size_bytes=disk_bytes),)
+    spec = MachineSpec(name=NAME, disks=disks, memory_mib=memory_mib, firmware=firmware)
     async with Lab(directory / "lab", [spec], accel_choice="tcg") as lab:
         server_argv = [sys.executable, str(TOP / "tests/vm_images.py"), str(images)]
         await lab.run_in([*server_argv, lab.host_address, "80"])

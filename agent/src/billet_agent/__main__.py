@@ -80,7 +80,7 @@ async def serve(settings: Settings, sources: Sources, *, may_reboot: bool) -> Ac
 
     def go(action: Action) -> None:
         if may_reboot:
-            leave(machine.tools, action, console.line)
+            leave(machine.tools, machine.kexec, action, console.line)
 
     agent = Agent(
         settings,

@@ -18,7 +18,6 @@ from billet_agent.trust import WallClock
 from billet_wire import (
     CancelJob,
     Goodbye,
-    HandOver,
     Hello,
     JobReport,
     RunJob,
@@ -34,7 +33,8 @@ _STOP_S = 8.0
 class Agent:
     """One agent instance; `run` lasts until it hands over or is told to stop.
 
-    ``run_job`` does a job's work, ``macs`` reads the NICs, ``leave`` reboots or powers off.
+    ``run_job`` does a job's work, ``macs`` reads the NICs, ``leave`` reboots, powers off, or
+    starts the kernel that was loaded.
     """
 
     def __init__(
@@ -57,7 +57,6 @@ class Agent:
         self._id = secrets.token_hex(16)
         self._outbox = Outbox()
         self._registry = Registry(run_job, self._job_changed)
-        self._actions: dict[str, Action] = {}
         self._leaving: asyncio.Task[None] | None = None
         self._stopping = False
         self.handed_over: Action | None = None
@@ -123,8 +122,6 @@ class Agent:
             case RunJob(job=job) if self._stopping:
                 log.info("job %s came while stopping: not begun", job.id)
             case RunJob(job=job):
-                if isinstance(job.params, HandOver):
-                    self._actions[job.id] = job.params.action
                 self._outbox.add_report(self._registry.start(job))
             case CancelJob(id=job_id):
                 report = self._registry.cancel(job_id)
@@ -139,5 +136,5 @@ class Agent:
         self._outbox.add_report(report)
         self._console.report(report)
         if report.kind == "hand-over" and report.state == "succeeded" and self._leaving is None:
-            action = self._actions.get(report.id, "reboot")
+            action = report.hand_over.action if report.hand_over is not None else "reboot"
             self._leaving = asyncio.create_task(self._hand_over(action), name="agent-hand-over")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from billet_agent.image.fetch import Patience
+from billet_agent.kexec import Kexec, LinuxKexec
 from billet_agent.tools import ToolError, Tools
 from billet_wire import DiskReport, InspectResult
 
@@ -25,6 +26,7 @@ class Machine:
     boot_mode: str
     architecture: str
     patience: Patience = field(default_factory=Patience)
+    kexec: Kexec = field(default_factory=LinuxKexec)
     new_guid: Callable[[], str] = lambda: str(uuid.uuid4())
 
     def settle(self) -> None:

@@ -70,9 +70,14 @@ class Deploy(msgspec.Struct, frozen=True, tag_field="kind", tag="deploy"):
 
 
 class HandOver(msgspec.Struct, frozen=True, tag_field="kind", tag="hand-over"):
-    """Leave the machine to its disk: sync, `Goodbye`, then reboot or power off. No result."""
+    """Leave the machine to its disk: sync, `Goodbye`, then reboot or power off.
+
+    ``kexec``: instead of a reboot start the kernel of the disk that this agent has written, where
+    that can be. Result: `HandOverResult`.
+    """
 
     action: Literal["reboot", "power-off"] = "reboot"
+    kexec: bool = False
 
 
 JobParams = Inspect | Clean | Deploy | HandOver

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from billet_wire.jobs import Clean, Deploy, Job
-from billet_wire.reports import CleanResult, DeployResult, InspectResult
+from billet_wire.reports import CleanResult, DeployResult, HandOverResult, InspectResult
 
 PROTOCOL = 1
 
@@ -55,6 +55,7 @@ class JobReport(msgspec.Struct, frozen=True, tag_field="type", tag="job"):
     inspect: InspectResult | None = None
     clean: CleanResult | None = None
     deploy: DeployResult | None = None
+    hand_over: HandOverResult | None = None
     problem: JobProblem | None = None
 
 
@@ -100,9 +101,9 @@ class Log(msgspec.Struct, frozen=True, tag_field="type", tag="log"):
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag_field="type", tag="goodbye"):
-    """The agent leaves on purpose: reboot, power-off or stop."""
+    """The agent leaves on purpose: reboot, power-off, kexec or stop."""
 
-    reason: Literal["reboot", "power-off", "stop"]
+    reason: Literal["reboot", "power-off", "kexec", "stop"]
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="type", tag="welcome"):

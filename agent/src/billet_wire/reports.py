@@ -1,5 +1,7 @@
 """What finished jobs return. Sizes are bytes, speeds as named; absent facts are None or empty."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -104,3 +106,10 @@ class DeployResult(msgspec.Struct, frozen=True):
     boot_mode: str
     boot_entry: str | None
     seconds: dict[str, float]
+
+
+class HandOverResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the agent leaves the machine, and what it starts, or why it reboots instead of kexec."""
+
+    action: Literal["reboot", "power-off", "kexec"]
+    reason: str = ""

@@ -14,6 +14,7 @@ from billet_agent.jobs.context import JobContext
 from billet_agent.jobs.handover import Action, leave
 from billet_agent.jobs.registry import execute
 from billet_agent.jobs.work import worker
+from billet_agent.kexec import KexecError, LinuxKexec
 from billet_agent.outbox import MOST_LINES, Outbox
 from billet_agent.problems import ADVICE, JobCancelled, JobFailed, bounded, failure, show_bytes
 from billet_agent.tools import Answer, Completed, MemoryTools
@@ -21,6 +22,7 @@ from billet_wire import (
     Clean,
     CleanResult,
     HandOver,
+    HandOverResult,
     Inspect,
     Job,
     JobReport,
@@ -80,6 +82,21 @@ def test_a_disk_that_is_gone() -> None:
         clean(file_machine(gone), Clean(), Recorder().context())
 
 
+class NoKexec(LinuxKexec):
+    """A kernel that starts no other."""
+
+    def start(self) -> None:
+        raise KexecError("the kernel refuses to start it: Invalid argument")
+
+
+def test_a_kernel_that_cannot_be_started_after_all_is_no_obstacle() -> None:
+    tools = MemoryTools({"reboot": lambda call, _: 0})
+    lines: list[str] = []
+    leave(tools, NoKexec(), "kexec", lines.append, sync=lambda: None, pause=lambda _: None)
+    assert tools.calls[0] == ("reboot", "-f", "-f")
+    assert lines[0] == "rebooting, because the kernel refuses to start it: Invalid argument"
+
+
 @pytest.mark.parametrize(
     ("action", "first", "second"),
     [
@@ -95,6 +112,7 @@ def test_leaving_asks_the_kernel_first_and_then_goes_on_trying(
     lines: list[str] = []
     leave(
         tools,
+        NoKexec(),
         action,
         lines.append,
         sync=lambda: order.append(f"sync after {len(tools.calls)}"),
@@ -113,6 +131,7 @@ def test_inspect_and_hand_over_as_jobs() -> None:
     assert report.inspect == machine.inventory()
     report = execute(worker(machine), Job("h", HandOver()), JobContext())
     assert (report.kind, report.state) == ("hand-over", "succeeded")
+    assert report.hand_over == HandOverResult("reboot")
 
 
 def test_a_cancelled_job_is_reported_as_such() -> None:

@@ -15,6 +15,7 @@ from billet_wire import (
     CleanResult,
     DeployResult,
     HandOver,
+    HandOverResult,
     InspectResult,
     Job,
     JobParams,
@@ -27,7 +28,7 @@ from billet_wire import (
 MOST_JOBS = 64
 """The server takes no more in a `Hello`; the oldest finished ones are forgotten."""
 
-Result = InspectResult | CleanResult | DeployResult | None
+Result = InspectResult | CleanResult | DeployResult | HandOverResult | None
 Run = Callable[[JobParams, JobContext], Result]
 
 log = logging.getLogger("billet.jobs")
@@ -147,6 +148,8 @@ def execute(run: Run, job: Job, context: JobContext) -> JobReport:
             return msgspec.structs.replace(report, clean=result)
         case DeployResult():
             return msgspec.structs.replace(report, deploy=result)
+        case HandOverResult():
+            return msgspec.structs.replace(report, hand_over=result)
     return report
 
 

@@ -26,3 +26,6 @@ PROTECT_DATA = "billet.dev/protect-data"
 
 MOVE = "billet.dev/move"
 """On both sides while `billet move` is under way: JSON of what is where, and since which step."""
+
+BOOT = "billet.dev/boot"
+"""``kexec``: the written system is started from the ramdisk, without the firmware."""

@@ -106,6 +106,7 @@ class StartHandOver(NamedTuple):
     """Give the agent the job."""
 
     job_id: str
+    kexec: bool = False
 
 
 class CancelJob(NamedTuple):

@@ -11,6 +11,7 @@ from billet_server.core.booting import (
     job_result,
     nothing_runs,
 )
+from billet_server.core.bootway import by_kexec
 from billet_server.core.download import Download, download_of
 from billet_server.core.effects import (
     ReadPower,
@@ -138,7 +139,8 @@ def _tell_agent(turn: Turn, boot: Boot, *, here: bool) -> None:
 
 
 def _hand_over_job(turn: Turn) -> StartHandOver:
-    return StartHandOver(f"hand-over/{turn.status.provisioning.id}")
+    kexec = by_kexec(turn.host.annotations)
+    return StartHandOver(f"hand-over/{turn.status.provisioning.id}", kexec)
 
 
 def _see_off(turn: Turn, agent: AgentView, told_at: datetime) -> None:
@@ -175,7 +177,7 @@ def _patience(turn: Turn, told_at: datetime) -> datetime:
 def _prove(turn: Turn, agent: AgentView | None, told_at: datetime) -> None:
     """The agent has left. On its word, or once it stays away, power is the last proof."""
     until = _patience(turn, told_at)
-    on_purpose = agent is not None and agent.goodbye in ("reboot", "power-off")
+    on_purpose = agent is not None and agent.goodbye in ("reboot", "power-off", "kexec")
     if not on_purpose and turn.exact_now < until:
         text = "the agent's connection ended without a word; it has left, or it comes back"
         turn.wait(HAND_OVER, text, "machine", until)
@@ -193,13 +195,26 @@ def _prove(turn: Turn, agent: AgentView | None, told_at: datetime) -> None:
     elif last[1].fault is not None:
         turn.fail(last[1].fault, POWER)
     elif last[1].power is PowerState.ON:
-        _provisioned(turn, "the agent left and the machine is on, booting from disk")
+        _provisioned(turn, _left_how(turn, agent))
     elif last[1].power is PowerState.UNKNOWN and turn.exact_now < until + timedelta(minutes=1):
         end = until + timedelta(minutes=1)
         turn.wait(HAND_OVER, "the BMC does not say yet whether the machine is on", "bmc", end)
         turn.look_again(5.0)
     else:
         _restart(turn)
+
+
+def _left_how(turn: Turn, agent: AgentView | None) -> str:
+    """Return the proof in words; tell where kexec was wanted and could not be."""
+    job = _hand_over_job(turn)
+    report = agent.jobs.get(job.job_id) if agent is not None else None
+    result = report.hand_over if report is not None else None
+    if job.kexec and result is not None:
+        reason = printable(result.reason, 400)
+        if result.action == "kexec":
+            return f"the agent started the system without the firmware ({reason})"
+        turn.note("KexecFallback", f"rebooted instead, because {reason}", "Warning")
+    return "the agent left and the machine is on, booting from disk"
 
 
 def _restart(turn: Turn) -> None:

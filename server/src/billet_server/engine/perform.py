@@ -109,7 +109,9 @@ class Performer:
                 params = Clean(protect_data=effect.protect_data)
                 await self._agents.run_job(host.uid, Job(effect.job_id, params))
             case ask.StartHandOver():
-                await self._agents.run_job(host.uid, Job(effect.job_id, HandOver()))
+                await self._agents.run_job(
+                    host.uid, Job(effect.job_id, HandOver(kexec=effect.kexec))
+                )
             case ask.StartDeploy():
                 await self._deploy(host, effect)
             case _:

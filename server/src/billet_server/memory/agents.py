@@ -57,7 +57,7 @@ class FakeAgent:
         self.jobs[report.id] = report
         self._agents.heard(self, report)
 
-    async def goodbye(self, reason: Literal["reboot", "power-off", "stop"]) -> None:
+    async def goodbye(self, reason: Literal["reboot", "power-off", "kexec", "stop"]) -> None:
         """Leave on purpose."""
         self._agents.heard(self, Goodbye(reason))
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from billet_server.core.annotations import (
+    BOOT,
     DETACHED,
     HARDWARE_DETAILS,
     IMAGE_MIRRORS,
@@ -19,6 +20,7 @@ from billet_server.core.annotations import (
     REBOOT,
     STATUS,
 )
+from billet_server.core.bootway import parse_boot
 from billet_server.core.download import parse_mirrors, parse_rate
 from billet_server.core.hardwaredetails import parse_details, without_nulls
 from billet_server.core.host import Status
@@ -66,6 +68,7 @@ _PARSED: Mapping[str, Callable[[str], object]] = {
     IMAGE_MIRRORS: parse_mirrors,
     IMAGE_RATE_LIMIT: parse_rate,
     PROTECT_DATA: parse_protection,
+    BOOT: parse_boot,
 }
 
 
