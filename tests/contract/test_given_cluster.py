@@ -8,7 +8,7 @@ from clusters import CRDS, GivenCluster, new_namespace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.own_api]
 
-NAMES = ("baremetalhosts.metal3.io", "hardwaredata.metal3.io")
+NAMES = ("baremetalhosts.metal3.io", "hardwaredata.metal3.io", "machines.cluster.k8s.io")
 HOST = """{"apiVersion": "metal3.io/v1alpha1", "kind": "BareMetalHost",
 "metadata": {"name": "theirs", "namespace": "default"}, "spec": {"online": false}}"""
 

@@ -117,8 +117,8 @@ async def test_kinds(wire, embedded):
     assert ("events.k8s.io" in groups) == (not embedded)
     if embedded:
         assert groups == {
-            "metal3.io", "apiextensions.k8s.io", "coordination.k8s.io", "authorization.k8s.io",
-            "authentication.k8s.io",
+            "metal3.io", "cluster.k8s.io", "apiextensions.k8s.io", "coordination.k8s.io",
+            "authorization.k8s.io", "authentication.k8s.io",
         }  # fmt: skip
         answer = await wire.ask("GET", f"{wire.core}/pods")
         assert answer.status == 404
