@@ -107,6 +107,7 @@ def cook(recipe: dict[str, object], folder: Path) -> Path:
         # "write -c" on a cluster that is there is refused: what came before stays.
         tool("qemu-io", "-t", "unsafe", "-f", "qcow2", *words, path, check=False)
     if recipe["grow"]:  # with small clusters the L1 table moves to the file's end
+        assume(whole(recipe, path))  # resize refuses the others
         tool("qemu-img", "resize", "-q", "-f", "qcow2", path, size + 16 * MIB)
         tool("qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", f"write -P 7 {size} 4096", path)
     return path
@@ -119,6 +120,14 @@ SLOW = settings(
 )
 
 
+def whole(recipe: dict[str, object], image: Path) -> bool:
+    """Tell whether qemu-io 7.2 has left an image alone: some of tiny clusters it damages itself.
+
+    That is by "write -c"; it marks them so (incompatible feature bit 1, version 3).
+    """
+    return recipe["version"] == 2 or not image.read_bytes()[79] & 2
+
+
 @SLOW
 @given(recipes(), st.integers(0, 2**32), st.booleans())
 def test_any_image_in_any_chunks(
@@ -128,8 +137,7 @@ def test_any_image_in_any_chunks(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     image = cook(recipe, folder)
-    # qemu-io 7.2 damages some images of tiny clusters itself, by "write -c", and marks them so.
-    assume(recipe["version"] == 2 or not image.read_bytes()[79] & 2)
+    assume(whole(recipe, image))
     expected = oracle(image)
     assert expected is not None
     assert decode(image.read_bytes(), random_chunks(seed), announced=announced) == expected
