@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from billet_agent.plan import loaders
+
 TEXT_BYTES = 1 << 20
 KERNEL_BYTES = 256 << 20
 _INITRD_BYTES = 1 << 30
@@ -36,14 +38,8 @@ class KexecError(Exception):
     """Why a kernel cannot be started from here; the text reads on after "because"."""
 
 
-class Tree(Protocol):
-    """A file system that is only read; see `billet_agent.plan.loaders`."""
-
-    def text(self, path: str) -> str | None:
-        """Return a regular file's text, or None."""
-
-    def names(self, path: str) -> Sequence[str]:
-        """Return the names in a folder."""
+class Tree(loaders.Tree, Protocol):
+    """A file system that is only read, and whose files can be handed to the kernel."""
 
     def open(self, path: str) -> int:
         """Return a descriptor of a regular file. Raises KexecError."""

@@ -6,7 +6,7 @@ from billet_server.core import effects as ask
 from billet_server.core.annotations import BOOT
 from billet_server.core.bootway import by_kexec, parse_boot
 from billet_server.core.states import State
-from billet_wire import HandOverResult, JobReport
+from billet_wire import HandOverResult
 from core_world import IMAGE, World, spec
 
 
@@ -56,8 +56,3 @@ def test_without_the_annotation_nothing_of_it_is_said() -> None:
 
 def test_a_report_of_the_job_is_no_must() -> None:
     assert provisioned(None, "kexec").state is State.PROVISIONED
-
-
-def test_reports_are_wire_types() -> None:
-    report = JobReport("h", "hand-over", "succeeded", hand_over=HandOverResult("kexec"))
-    assert report.hand_over is not None

@@ -5,6 +5,6 @@ distributions write is understood, and what is not understood is a reason to sta
 through its firmware instead.
 """
 
-from billet_agent.plan.loaders.choice import NoStart, Start, choose_start
+from billet_agent.plan.loaders.choice import NoStart, Start, Tree, choose_start
 
-__all__ = ["NoStart", "Start", "choose_start"]
+__all__ = ["NoStart", "Start", "Tree", "choose_start"]
